@@ -1,0 +1,55 @@
+"""The extension list and the build switches; everything else is in pyproject.toml.
+
+BATCHCORE_BUILD chooses the kind of build: release (default), debug (every check on), trace (line tracing, for
+coverage), address or thread (that sanitizer).  BATCHCORE_WERROR=1 turns compiler warnings into errors.
+"""
+
+import os
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+MODULES = ["engine", "future", "dispatcher", "workers"]
+
+# -ffp-contract=off: a fused multiply-add would make arm64 learn other costs, and so decide otherwise, than x86_64.
+COMPILE = {
+    "release": ["-O3"],
+    "debug": ["-O0", "-g"],
+    "trace": ["-O1", "-DCYTHON_TRACE_NOGIL=1", "-DCYTHON_USE_SYS_MONITORING=0"],
+    "address": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"],
+    "thread": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=thread"],
+}
+kind = os.environ.get("BATCHCORE_BUILD", "release")
+if kind not in COMPILE:
+    raise SystemExit(f"BATCHCORE_BUILD={kind!r} is not one of {', '.join(COMPILE)}")
+
+flags = [] if os.name == "nt" else [*COMPILE[kind], "-ffp-contract=off", "-fvisibility=hidden"]
+if os.environ.get("BATCHCORE_WERROR") == "1":
+    flags += ["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]
+
+checks = kind == "debug"
+directives = {
+    "language_level": 3,
+    "binding": True,
+    "boundscheck": checks,
+    "wraparound": checks,
+    "initializedcheck": checks,
+    "nonecheck": checks,
+    "cdivision": True,
+    "auto_pickle": False,
+    "embedsignature": False,
+    "linetrace": kind == "trace",
+}
+
+extensions = [
+    Extension(
+        f"batchcore.{name}",
+        [f"src/batchcore/{name}.pyx"],
+        include_dirs=["src/batchcore"],
+        extra_compile_args=flags,
+        extra_link_args=[flag for flag in flags if flag.startswith("-fsanitize")],
+    )
+    for name in MODULES
+]
+
+setup(ext_modules=cythonize(extensions, compiler_directives=directives, build_dir="build/cython"))

@@ -1,0 +1,145 @@
+"""What the engine tells: one decision, and a snapshot of everything it counts.
+
+Plain immutable records with no behaviour of their own, so that tests, metrics and reports share one vocabulary.
+Units are in the names: ``_ns`` is integer nanoseconds on the caller's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from batchcore.engine import Request
+
+__all__ = ["OUTCOMES", "REASONS", "Decision", "Histogram", "Outcome", "Reason", "Stats"]
+
+Reason = Literal["full", "idle_worker", "window", "latency", "deadline", "flush", "drain"]
+"""Why a batch left: it reached ``max_batch_size``; a worker was idle; ``max_wait_ms`` was over; waiting longer would
+have broken ``max_latency_ms``; or a request's own deadline; ``flush()``; ``drain()`` or ``shutdown()``."""
+
+Outcome = Literal["completed", "failed", "rejected", "expired", "cancelled", "shut_down"]
+"""How a request ended: with a result; with the error of ``fn``; refused by a full queue; too late; by its caller;
+by the end of its scheduler."""
+
+REASONS: tuple[Reason, ...] = ("full", "idle_worker", "window", "latency", "deadline", "flush", "drain")
+OUTCOMES: tuple[Outcome, ...] = ("completed", "failed", "rejected", "expired", "cancelled", "shut_down")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The engine's answer to "what now?".
+
+    Attributes
+    ----------
+    kind : {"dispatch", "wait", "idle"}
+        ``dispatch``: run `batch` now. ``wait``: nothing to do before `wake_at_ns` unless an event comes.
+        ``idle``: only an event can change anything.
+    at_ns : int
+        The instant the decision was made.
+    reason : str or None
+        Why the batch leaves; None unless ``kind == "dispatch"``.
+    wake_at_ns : int or None
+        When to ask again; None unless ``kind == "wait"``.
+    batch_id : int or None
+        1 for the first batch of an engine, 2 for the next; None unless ``kind == "dispatch"``.
+    batch : tuple of Request
+        The requests to run together, soonest due first; empty unless ``kind == "dispatch"``.
+    expired : tuple of Request
+        Requests whose deadline passed while they were queued; with any `kind`.
+    """
+
+    kind: Literal["dispatch", "wait", "idle"]
+    at_ns: int
+    reason: Reason | None
+    wake_at_ns: int | None
+    batch_id: int | None
+    batch: tuple[Request, ...]
+    expired: tuple[Request, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts of observations by size.
+
+    Attributes
+    ----------
+    bounds : tuple of int
+        Inclusive upper bounds, strictly increasing, without the infinite one.
+    counts : tuple of int
+        Observations in each interval, **not** cumulative; one more than `bounds`, the last for what is above.
+    sum : int
+        Sum of all observations, in the unit of `bounds`.
+    """
+
+    bounds: tuple[int, ...]
+    counts: tuple[int, ...]
+    sum: int
+
+    @property
+    def count(self) -> int:
+        """Number of observations."""
+        return sum(self.counts)
+
+    @property
+    def mean(self) -> float:
+        """Mean observation; 0.0 before the first."""
+        return self.sum / self.count if self.count else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A snapshot of a scheduler, taken in one go: its parts agree with each other.
+
+    ``submitted == queued + running + completed + failed + rejected + expired + cancelled + shut_down``, always.
+
+    Attributes
+    ----------
+    submitted, completed, failed, rejected, expired, cancelled, shut_down : int
+        Requests since the start: offered, and by the way they ended (see `Outcome`).
+    queued, running : int
+        Requests waiting now, and being computed now.
+    in_flight_batches, batches : int
+        Batches being computed now, and dispatched since the start.
+    batches_by_reason : dict of str to int
+        Batches dispatched since the start by `Reason`; every reason is present.
+    batch_size : Histogram
+        Requests per dispatched batch.
+    queue_delay_ns : Histogram
+        Dispatch minus arrival, one observation a dispatched request, nanoseconds.
+    service_ns : Histogram
+        Completion minus dispatch, one observation a completed batch, nanoseconds.
+    last_progress_at_ns : int or None
+        When a batch last completed, on the engine's clock; None before the first.
+    capacity : int
+        Batches that may run at once (``max_concurrent_batches``).
+    policy : str
+        Name of the policy in force.
+    max_batch_size, max_queue_size : int
+        Limits in force, in requests.
+    max_wait_ns, max_latency_ns : int or None
+        Limits in force, nanoseconds; None where there is none.
+    """
+
+    submitted: int
+    completed: int
+    failed: int
+    rejected: int
+    expired: int
+    cancelled: int
+    shut_down: int
+    queued: int
+    running: int
+    in_flight_batches: int
+    batches: int
+    batches_by_reason: dict[Reason, int]
+    batch_size: Histogram
+    queue_delay_ns: Histogram
+    service_ns: Histogram
+    last_progress_at_ns: int | None
+    capacity: int
+    policy: str
+    max_batch_size: int
+    max_queue_size: int
+    max_wait_ns: int | None
+    max_latency_ns: int | None
