@@ -1,0 +1,502 @@
+"""The engine: a batch scheduler that is told the time and never asks for it.
+
+This file checks arguments, makes one call into `machine.pxd`, and turns the answer into Python; the rules are there.
+It knows no clock, thread, event loop or metrics library, so a test or a simulation drives the very code that serves.
+
+Python's `Engine` is for tests, simulation and inspection.  The dispatcher shares its `Machine` and uses it from C.
+"""
+
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memset
+
+import operator
+
+from batchcore import records
+from batchcore.errors import QueueFull, SchedulerClosed
+
+from batchcore._types cimport (
+    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, ENDED, EXPIRED, FAILED, FIXED, IMMEDIATE, NEVER_NS, NEW,
+    NO_ROOM, PolicyId, QUEUED, RUNNING, SHUT_DOWN, START_NS, WAIT,
+)
+from batchcore.cost cimport cost_known, cost_predict_ns
+from batchcore.histogram cimport Histogram, MAX_BOUNDS
+from batchcore.machine cimport (
+    Config, Decision, Entry, Machine, machine_cancel, machine_close, machine_complete, machine_decide, machine_flush,
+    machine_next_wakeup_ns, machine_reject, machine_submit, machine_tell, of_expiry,
+)
+from batchcore.queue cimport Node, Queue, in_run, sooner
+
+MAX_BATCH_SIZE = 1_048_576
+MAX_QUEUE_SIZE = 2**31 - 1
+MAX_CAPACITY = 4096
+MAX_DURATION_NS = 10**16
+MAX_PRIORITY = 1_000_000
+AGING_NS = 2_000_000_000
+
+cdef int32_t c_max_priority = MAX_PRIORITY
+cdef int64_t MAX_INSTANT_NS = 2**62     # leaves room to add any duration
+
+cdef tuple STATUSES = ("new", "queued", "running", "completed", "failed", "expired", "cancelled", "shut_down")
+cdef dict POLICIES = {"immediate": IMMEDIATE, "fixed": FIXED}
+cdef object UNCHANGED = object()
+
+DEFAULT_SIZE_BOUNDS = tuple(2**k for k in range(21))
+DEFAULT_DELAY_BOUNDS_NS = tuple(100_000 * 2**k for k in range(20))
+
+
+cdef int64_t integer(str name, object value, object low, object high) except? -1:
+    """Return `value` as an integer of low .. high, or say what is wrong with it."""
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r}") from None
+    if not low <= number <= high:
+        raise ValueError(f"{name} is {number}; it must be from {low} to {high}")
+    return number
+
+
+cdef int32_t priority_of(object value) except? -1:
+    if type(value) is int:
+        try:
+            if -c_max_priority <= <int64_t>value <= c_max_priority:
+                return <int32_t>value
+        except OverflowError:
+            pass
+    return integer("priority", value, -MAX_PRIORITY, MAX_PRIORITY)
+
+
+cdef int64_t instant(str name, object value) except? -1:
+    return integer(name, value, -MAX_INSTANT_NS, MAX_INSTANT_NS)
+
+
+cdef int64_t duration(str name, object value) except? -1:
+    return NEVER_NS if value is None else integer(name, value, 0, MAX_DURATION_NS)
+
+
+cdef int set_bounds(Histogram *histogram, str name, object bounds) except -1:
+    """Give a histogram its bounds, or more of them; the counts below stay."""
+    cdef list checked = [integer(f"{name}[{i}]", bound, 0, MAX_DURATION_NS) for i, bound in enumerate(bounds)]
+    if not 1 <= len(checked) <= MAX_BOUNDS:
+        raise ValueError(f"{name} has {len(checked)} bounds; it must have from 1 to {MAX_BOUNDS}")
+    if any(a >= b for a, b in zip(checked, checked[1:])):
+        raise ValueError(f"{name} must be strictly increasing, not {tuple(checked)}")
+    if checked[:histogram.size] != [histogram.bounds[i] for i in range(histogram.size)]:
+        raise ValueError(f"{name} may grow at its end but not change: {tuple(checked)}")
+    if len(checked) > histogram.size and histogram.counts[histogram.size]:
+        raise ValueError(f"{name} cannot grow: there are observations above its last bound")
+    for i, bound in enumerate(checked):
+        histogram.bounds[i] = bound
+    histogram.size = len(checked)
+    return 0
+
+
+cdef object snapshot(const Histogram *histogram):
+    return records.Histogram(
+        bounds=tuple([histogram.bounds[i] for i in range(histogram.size)]),
+        counts=tuple([histogram.counts[i] for i in range(histogram.size + 1)]),
+        sum=histogram.sum,
+    )
+
+
+cdef tuple requests_of(Entry *chain):
+    """The owners of a chain of entries, in its order."""
+    cdef list requests = []
+    while chain != NULL:
+        requests.append(<object>chain.owner)
+        chain = chain.later
+    return tuple(requests)
+
+
+cdef class Request:
+    """One submitted item, as the engine knows it.
+
+    Made by `Engine.submit`.  Reading it is safe from any thread.
+    """
+
+    def __cinit__(self):
+        self.entry.owner = <void *>self
+        self.entry.deadline_ns = NEVER_NS
+
+    @property
+    def status(self):
+        """Where the request is in its life: new, queued, running, or how it ended."""
+        return STATUSES[<int>self.entry.status]
+
+    @property
+    def arrival_ns(self):
+        """Instant of submit, ns."""
+        return self.entry.arrival_ns
+
+    @property
+    def deadline_ns(self):
+        """Instant after which an answer is worthless, ns; None where there is none."""
+        return None if self.entry.deadline_ns == NEVER_NS else self.entry.deadline_ns
+
+    @property
+    def priority(self):
+        """Lower is sooner."""
+        return self.entry.priority
+
+
+cdef class Engine:
+    """Decide which requests run together, and when, in a time that the caller keeps.
+
+    Events (`submit`, `cancel`, `complete`, `set_capacity`, `reconfigure`, `flush`, `close`) go in with their time;
+    `decide` answers what to do now.  The engine never reads a clock, starts a thread, blocks or logs: the same events
+    give the same decisions on every machine.  A time before the latest one told counts as that one.
+
+    Parameters
+    ----------
+    policy : {"immediate", "fixed"}, default "immediate"
+        ``immediate`` never waits while a worker is free.  ``fixed`` waits for a full batch, at most `max_wait_ns`.
+    max_batch_size : int, default 32
+        Most requests in a batch, 1 to MAX_BATCH_SIZE.
+    max_wait_ns : int, optional
+        Longest that ``fixed`` lets the oldest request wait for company, 0 to MAX_DURATION_NS.
+    max_latency_ns : int, optional
+        Target from submit to result that waiting for company must not break, 0 to MAX_DURATION_NS.
+    max_queue_size : int, default 65536
+        Most requests that may be queued, 1 to MAX_QUEUE_SIZE.
+    capacity : int, default 1
+        Batches that may run at once, 0 (paused) to MAX_CAPACITY.
+    aging_ns : int, default AGING_NS
+        Head start of a priority level: how long better requests can pass worse ones, 0 to MAX_DURATION_NS / MAX_PRIORITY.
+    batch_size_bounds, delay_bounds_ns : tuple of int, optional
+        Upper bounds of the histograms in `stats`, strictly increasing, 1 to 32 of them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type or out of range.
+
+    Notes
+    -----
+    Not thread-safe: whoever shares an engine between threads locks it.  Costs are those of `machine.pxd`.
+
+    Examples
+    --------
+    Two requests come within the window of 5 ns and leave together when it ends:
+
+    >>> engine = Engine(policy="fixed", max_wait_ns=5, max_batch_size=4)
+    >>> first, second = engine.submit(0), engine.submit(2)
+    >>> engine.decide(4).wake_at_ns
+    5
+    >>> decision = engine.decide(5)
+    >>> decision.reason, decision.batch == (first, second)
+    ('window', True)
+    >>> engine.complete(9, decision)
+    >>> first.status
+    'completed'
+    """
+
+    def __cinit__(self):
+        memset(&self.machine, 0, sizeof(Machine))
+        self.machine.now_ns = START_NS
+        self.machine.progress_at_ns = NEVER_NS
+        self.in_flight = {}
+
+    def __init__(
+        self, *, policy="immediate", max_batch_size=32, max_wait_ns=None, max_latency_ns=None, max_queue_size=65536,
+        capacity=1, aging_ns=AGING_NS, batch_size_bounds=None, delay_bounds_ns=None,
+    ):
+        cdef Config config = self.machine.config
+        config.aging_ns = integer("aging_ns", aging_ns, 0, MAX_DURATION_NS // MAX_PRIORITY)
+        config.capacity = integer("capacity", capacity, 0, MAX_CAPACITY)
+        configure(&config, policy, max_batch_size, max_wait_ns, max_latency_ns, max_queue_size)
+        delays = delay_bounds_ns or DEFAULT_DELAY_BOUNDS_NS
+        set_bounds(&self.machine.batch_size, "batch_size_bounds", batch_size_bounds or DEFAULT_SIZE_BOUNDS)
+        set_bounds(&self.machine.queue_delay, "delay_bounds_ns", delays)
+        set_bounds(&self.machine.service, "delay_bounds_ns", delays)
+        self.machine.config = config
+
+    def __dealloc__(self):
+        cdef Entry *entry = self.machine.oldest
+        cdef Entry *later
+        while entry != NULL:
+            later = entry.later
+            Py_DECREF(<object>entry.owner)
+            entry = later
+
+    def submit(self, now_ns, *, priority=0, deadline_ns=None):
+        """Queue a new request.
+
+        Parameters
+        ----------
+        now_ns : int
+            The time.
+        priority : int, default 0
+            Lower is sooner; -MAX_PRIORITY to MAX_PRIORITY.
+        deadline_ns : int, optional
+            Instant after which an answer is worthless.  Not after `now_ns`: the request comes back expired.
+
+        Returns
+        -------
+        Request
+
+        Raises
+        ------
+        QueueFull
+            If `max_queue_size` requests are queued; counted as a rejection.
+        SchedulerClosed
+            After `close`; nothing has changed.
+        TypeError, ValueError
+            If an argument is of the wrong type or out of range; nothing has changed.
+        """
+        cdef int64_t now = instant("now_ns", now_ns)
+        cdef int64_t deadline = NEVER_NS if deadline_ns is None else instant("deadline_ns", deadline_ns)
+        cdef int32_t rank = priority_of(priority)
+        cdef Request request = Request.__new__(Request)
+        cdef Answer answer = machine_submit(&self.machine, now, &request.entry, deadline, rank)
+        if answer == CLOSED:
+            raise SchedulerClosed("the engine is closed")
+        if answer == NO_ROOM:
+            machine_reject(&self.machine, 1)
+            raise QueueFull(f"queue is full: {self.machine.queued} of {self.machine.config.max_queue_size}")
+        if answer == ACCEPTED:
+            Py_INCREF(request)
+        return request
+
+    def cancel(self, now_ns, Request request not None):
+        """End a queued request for its caller and free its place.
+
+        Returns
+        -------
+        bool
+            False, with no change, if the request is not queued any more.
+        """
+        cdef bint cancelled = machine_cancel(&self.machine, instant("now_ns", now_ns), &request.entry)
+        if cancelled:
+            Py_DECREF(request)
+        return cancelled
+
+    def decide(self, now_ns):
+        """Expire what is too late and say what to do now; at most one batch a call.
+
+        Returns
+        -------
+        batchcore.records.Decision
+        """
+        cdef Decision decision
+        machine_decide(&self.machine, instant("now_ns", now_ns), &decision)
+        expired = requests_of(decision.expired)
+        batch = requests_of(decision.batch)
+        for request in expired + batch:
+            Py_DECREF(request)
+        if decision.kind == DISPATCH:
+            self.in_flight[decision.batch_id] = (decision.at_ns, batch)
+            return records.Decision(
+                "dispatch", decision.at_ns, records.REASONS[<int>decision.reason], None, decision.batch_id, batch, expired)
+        if decision.kind == WAIT:
+            return records.Decision("wait", decision.at_ns, None, decision.wake_at_ns, None, (), expired)
+        return records.Decision("idle", decision.at_ns, None, None, None, (), expired)
+
+    def complete(self, now_ns, decision, *, failed=0):
+        """End a batch: `failed` of its requests got an error, the others a result.
+
+        Parameters
+        ----------
+        now_ns : int
+            The time.
+        decision : batchcore.records.Decision
+            The dispatch that this ends.
+        failed : int, default 0
+            0 to the size of the batch; the last ones of it are marked as failed.
+
+        Raises
+        ------
+        ValueError
+            If `decision` is not a dispatch of this engine that is in flight, or `failed` is out of range.
+        """
+        cdef int64_t now = instant("now_ns", now_ns)
+        cdef Request request
+        if decision.batch_id not in self.in_flight:
+            raise ValueError(f"batch {decision.batch_id} is not in flight")
+        dispatched_at_ns, batch = self.in_flight[decision.batch_id]
+        cdef int64_t failures = integer("failed", failed, 0, len(batch))
+        cdef int64_t successes = len(batch) - failures
+        del self.in_flight[decision.batch_id]
+        machine_complete(&self.machine, now, dispatched_at_ns, len(batch), failures)
+        for i, request in enumerate(batch):
+            request.entry.status = COMPLETED if i < successes else FAILED
+
+    def set_capacity(self, now_ns, capacity):
+        """Say how many batches may run at once, 0 to MAX_CAPACITY; what runs already is not stopped."""
+        cdef int64_t now = instant("now_ns", now_ns)
+        self.machine.config.capacity = integer("capacity", capacity, 0, MAX_CAPACITY)
+        machine_tell(&self.machine, now)
+
+    def reconfigure(
+        self, now_ns, *, policy=UNCHANGED, max_batch_size=UNCHANGED, max_wait_ns=UNCHANGED, max_latency_ns=UNCHANGED,
+        max_queue_size=UNCHANGED, batch_size_bounds=UNCHANGED,
+    ):
+        """Change what is given, all at once or, on a bad value, nothing; the next decision follows it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As at construction; nothing has changed.
+        """
+        cdef int64_t now = instant("now_ns", now_ns)
+        cdef Config config = self.machine.config
+        configure(&config, policy, max_batch_size, max_wait_ns, max_latency_ns, max_queue_size)
+        if batch_size_bounds is not UNCHANGED:
+            set_bounds(&self.machine.batch_size, "batch_size_bounds", batch_size_bounds)
+        machine_tell(&self.machine, now)
+        self.machine.config = config
+
+    def flush(self, now_ns):
+        """Let everything that is queued now leave without waiting, as workers become free."""
+        machine_flush(&self.machine, instant("now_ns", now_ns))
+
+    def close(self, now_ns):
+        """Take no more requests; let the rest leave without waiting."""
+        machine_close(&self.machine, instant("now_ns", now_ns))
+
+    def next_wakeup_ns(self):
+        """Return the earliest instant at which `decide` would do something if no event came before, or None.
+
+        An instant that is not after the latest time told means: at once.
+        """
+        cdef int64_t wake_at_ns = machine_next_wakeup_ns(&self.machine)
+        return None if wake_at_ns == NEVER_NS else wake_at_ns
+
+    def predict_ns(self, batch_size):
+        """Return the expected service time of a batch, ns; None before the first completion."""
+        cdef int64_t n = integer("batch_size", batch_size, 1, MAX_BATCH_SIZE)
+        return cost_predict_ns(&self.machine.cost, n) if cost_known(&self.machine.cost) else None
+
+    def stats(self):
+        """Return a snapshot of everything the engine counts.
+
+        Returns
+        -------
+        batchcore.records.Stats
+        """
+        cdef const Machine *machine = &self.machine
+        return records.Stats(
+            submitted=machine.submitted,
+            completed=machine.ended[<int>COMPLETED],
+            failed=machine.ended[<int>FAILED],
+            rejected=machine.rejected,
+            expired=machine.ended[<int>EXPIRED],
+            cancelled=machine.ended[<int>CANCELLED],
+            shut_down=machine.ended[<int>SHUT_DOWN],
+            queued=machine.queued,
+            running=machine.running,
+            in_flight_batches=machine.in_flight,
+            batches=machine.batches,
+            batches_by_reason={name: machine.by_reason[i] for i, name in enumerate(records.REASONS)},
+            batch_size=snapshot(&machine.batch_size),
+            queue_delay_ns=snapshot(&machine.queue_delay),
+            service_ns=snapshot(&machine.service),
+            last_progress_at_ns=None if machine.progress_at_ns == NEVER_NS else machine.progress_at_ns,
+            capacity=machine.config.capacity,
+            policy=[name for name, policy in POLICIES.items() if policy == machine.config.policy][0],
+            max_batch_size=machine.config.max_batch_size,
+            max_queue_size=machine.config.max_queue_size,
+            max_wait_ns=None if machine.config.max_wait_ns == NEVER_NS else machine.config.max_wait_ns,
+            max_latency_ns=None if machine.config.max_latency_ns == NEVER_NS else machine.config.max_latency_ns,
+        )
+
+    def check(self):
+        """Raise RuntimeError if an invariant of the state is broken.  O(n log n); for tests.
+
+        Raises
+        ------
+        RuntimeError
+            Naming the invariant.  A bug in batchcore, never in its caller.
+        """
+        cdef const Machine *machine = &self.machine
+        cdef Entry *entry = machine.oldest
+        cdef Entry *earlier = NULL
+        cdef int64_t flush_left = 0
+        cdef set arrivals = set()
+        cdef set deadlines = set()
+        while entry != NULL:
+            require(entry.earlier == earlier, "the list of arrivals is linked both ways")
+            require(entry.status == QUEUED, "only queued entries are in the list of arrivals")
+            if earlier != NULL:
+                require(earlier.order.seq < entry.order.seq, "arrivals are in order of submission")
+                require(earlier.arrival_ns <= entry.arrival_ns, "arrivals are in order of time")
+            arrivals.add(<size_t>entry)
+            if entry.deadline_ns != NEVER_NS:
+                deadlines.add(<size_t>entry)
+            flush_left += entry.order.seq < machine.flush_seq
+            earlier = entry
+            entry = entry.later
+        require(machine.newest == earlier, "the newest arrival is the last of the list")
+        require(len(arrivals) == machine.queued, "the list of arrivals holds what is queued")
+        require(flush_left == machine.flush_left, "flush_left counts what the flush has left")
+        require({<size_t>node for node in nodes_of(&machine.order)} == arrivals, "the order holds what is queued")
+        require(
+            {<size_t>of_expiry(<Node *><size_t>node) for node in nodes_of(&machine.expiry)} == deadlines,
+            "the deadlines are those of what is queued")
+        require(
+            machine.submitted == machine.queued + machine.running + machine.rejected + machine.ended[<int>COMPLETED]
+            + machine.ended[<int>FAILED] + machine.ended[<int>EXPIRED] + machine.ended[<int>CANCELLED] + machine.ended[<int>SHUT_DOWN],
+            "every request is counted exactly once")
+        require(machine.batches == sum([machine.by_reason[i] for i in range(len(records.REASONS))]),
+                "every batch has a reason")
+
+
+cdef int configure(
+    Config *config, object policy, object max_batch_size, object max_wait_ns, object max_latency_ns, object max_queue_size,
+) except -1:
+    """Write what is given into `config`, a copy that the caller throws away if this raises."""
+    if policy is not UNCHANGED:
+        if policy not in POLICIES:
+            raise ValueError(f"policy is {policy!r}; it must be one of {', '.join(map(repr, POLICIES))}")
+        config.policy = <PolicyId><int>POLICIES[policy]
+    if max_batch_size is not UNCHANGED:
+        config.max_batch_size = integer("max_batch_size", max_batch_size, 1, MAX_BATCH_SIZE)
+    if max_queue_size is not UNCHANGED:
+        config.max_queue_size = integer("max_queue_size", max_queue_size, 1, MAX_QUEUE_SIZE)
+    if max_wait_ns is not UNCHANGED:
+        config.max_wait_ns = duration("max_wait_ns", max_wait_ns)
+    if max_latency_ns is not UNCHANGED:
+        config.max_latency_ns = duration("max_latency_ns", max_latency_ns)
+    if config.policy == FIXED and config.max_wait_ns == NEVER_NS:
+        raise ValueError("policy 'fixed' waits for a full batch and needs max_wait_ns, the longest it may wait")
+    return 0
+
+
+cdef int require(bint holds, str invariant) except -1:
+    if not holds:
+        raise RuntimeError(f"invariant broken: {invariant}")
+    return 0
+
+
+cdef list nodes_of(const Queue *queue):
+    """The addresses of the nodes of a queue, each once; checks its order on the way."""
+    cdef list nodes = []
+    cdef list parents = []
+    cdef Node *node
+    cdef Node *child
+    cdef Node *elder
+    for i in range(queue.run_count):
+        node = queue.runs[i].head
+        require(node != NULL and node.prev == NULL and queue.runs[i].tail.next == NULL, "a run has two ends")
+        while node != NULL:
+            require(node.child == in_run(), "a node in a run says so")
+            require(node.next == NULL or (sooner(node, node.next) and node.next.prev == node), "a run is sorted")
+            require(node.next != NULL or node == queue.runs[i].tail, "a run ends with its tail")
+            nodes.append(<size_t>node)
+            node = node.next
+    if queue.heap != NULL:
+        require(queue.heap.prev == NULL and queue.heap.next == NULL, "the root of the heap stands alone")
+        parents.append(<size_t>queue.heap)
+    while parents:
+        node = <Node *><size_t>parents.pop()
+        nodes.append(<size_t>node)
+        elder = node
+        child = node.child
+        while child != NULL:
+            require(sooner(node, child), "no child in the heap is sooner than its parent")
+            require(child.prev == elder, "the heap is linked both ways")
+            parents.append(<size_t>child)
+            elder = child
+            child = child.next
+    return nodes

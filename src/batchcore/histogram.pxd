@@ -1,0 +1,26 @@
+"""Counts by size with fixed bounds: one binary search and two adds an observation."""
+
+from libc.stdint cimport int64_t
+
+cdef enum:
+    MAX_BOUNDS = 32
+
+cdef struct Histogram:
+    int64_t bounds[MAX_BOUNDS]      # inclusive upper bounds, strictly increasing; bounds[0 .. size) count
+    int64_t counts[MAX_BOUNDS + 1]  # observations in each interval; counts[size] is what is above the last bound
+    int64_t sum                     # of all observations
+    int size
+
+
+cdef inline void histogram_add(Histogram *histogram, int64_t value) noexcept nogil:
+    cdef int low = 0
+    cdef int high = histogram.size
+    cdef int middle
+    while low < high:
+        middle = (low + high) // 2
+        if histogram.bounds[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    histogram.counts[low] += 1
+    histogram.sum += value
