@@ -16,7 +16,7 @@ from batchcore import records
 from batchcore.errors import QueueFull, SchedulerClosed
 
 from batchcore._types cimport (
-    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, ENDED, EXPIRED, FAILED, FIXED, IMMEDIATE, NEVER_NS, NEW,
+    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, ENDED, EXPIRED, FAILED, FIXED, FLUSH, IDLE, IMMEDIATE, NEVER_NS, NEW,
     NO_ROOM, PolicyId, QUEUED, RUNNING, SHUT_DOWN, START_NS, WAIT,
 )
 from batchcore.cost cimport cost_known, cost_predict_ns
@@ -279,7 +279,7 @@ cdef class Engine:
         -------
         batchcore.records.Decision
         """
-        cdef Decision decision
+        cdef Decision decision = Decision(kind=IDLE)
         machine_decide(&self.machine, instant("now_ns", now_ns), &decision)
         expired = requests_of(decision.expired)
         batch = requests_of(decision.batch)
@@ -349,7 +349,7 @@ cdef class Engine:
 
     def flush(self, now_ns):
         """Let everything that is queued now leave without waiting, as workers become free."""
-        machine_flush(&self.machine, instant("now_ns", now_ns))
+        machine_flush(&self.machine, instant("now_ns", now_ns), FLUSH)
 
     def close(self, now_ns):
         """Take no more requests; let the rest leave without waiting."""

@@ -18,7 +18,7 @@ Cost: submit, cancel and a request's share of a dispatch are O(1) for sorted str
 from libc.stdint cimport int32_t, int64_t
 
 from batchcore._types cimport (
-    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, DRAIN, ENDED, EXPIRED, FAILED, FLUSH, FULL, IDLE, Kind,
+    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, DRAIN, ENDED, EXPIRED, FAILED, FULL, IDLE, Kind,
     NEVER_NS, NO_ROOM, PolicyId, QUEUED, REASON_COUNT, RUNNING, Reason, SHUT_DOWN, STATUS_COUNT, Status, WAIT,
 )
 from batchcore.cost cimport Cost, cost_learn
@@ -56,6 +56,7 @@ cdef struct Machine:
     int64_t next_seq        # seq of the next submit
     int64_t flush_seq       # queued entries below this seq leave without waiting
     int64_t flush_left      # how many they are
+    Reason flush_reason     # FLUSH or DRAIN; valid when flush_left > 0
     int64_t queued          # entries
     int64_t running         # entries
     int64_t in_flight       # batches
@@ -210,7 +211,7 @@ cdef inline Plan machine_plan(const Machine *machine) noexcept nogil:
     if machine.queued >= machine.config.max_batch_size:
         return Plan(until_ns=machine.now_ns, reason=FULL)
     if machine.flush_left > 0:
-        return Plan(until_ns=machine.now_ns, reason=FLUSH)
+        return Plan(until_ns=machine.now_ns, reason=machine.flush_reason)
     if machine.closed:
         return Plan(until_ns=machine.now_ns, reason=DRAIN)
     view = machine_view(machine)
@@ -310,11 +311,12 @@ cdef inline void machine_abandon(Machine *machine, int64_t now_ns, int64_t batch
     machine.ended[<int>SHUT_DOWN] += batch_size
 
 
-cdef inline void machine_flush(Machine *machine, int64_t now_ns) noexcept nogil:
-    """Let everything queued now leave without waiting."""
+cdef inline void machine_flush(Machine *machine, int64_t now_ns, Reason reason) noexcept nogil:
+    """Let everything queued now leave without waiting, for `reason` (FLUSH or DRAIN)."""
     machine_tell(machine, now_ns)
     machine.flush_seq = machine.next_seq
     machine.flush_left = machine.queued
+    machine.flush_reason = reason
 
 
 cdef inline void machine_close(Machine *machine, int64_t now_ns) noexcept nogil:

@@ -1,0 +1,17 @@
+"""CPython's own monotonic clock, the one behind time.monotonic_ns(), without the Python call."""
+
+from libc.stdint cimport int64_t
+
+cdef extern from *:
+    """
+    static inline int64_t batchcore_monotonic_ns(void) {
+    #if PY_VERSION_HEX >= 0x030D0000
+        PyTime_t now;
+        (void)PyTime_MonotonicRaw(&now);
+        return now;
+    #else
+        return _PyTime_GetMonotonicClock();
+    #endif
+    }
+    """
+    int64_t monotonic_ns "batchcore_monotonic_ns"() noexcept nogil

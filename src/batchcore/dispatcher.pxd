@@ -1,0 +1,52 @@
+"""What is common to every way of running batches; see `dispatcher.pyx`."""
+
+from libc.stdint cimport int32_t, int64_t
+
+from batchcore._lock cimport Lock
+from batchcore.engine cimport Engine
+from batchcore.machine cimport Decision
+from batchcore.future cimport BaseFuture, Owner, Parker
+
+
+cdef class Batch:
+    cdef readonly int64_t id            # 1 for the first batch of a scheduler
+    cdef readonly object reason         # why it left
+    cdef readonly list items            # what fn is given; taken away by `take_items`
+    cdef list futures                   # of the items, in the same order
+    cdef int64_t dispatched_at_ns
+    cpdef list take_items(self)
+
+
+cdef class Dispatcher(Owner):
+    cdef object __weakref__
+    cdef readonly Engine engine
+    cdef readonly object fn
+    cdef public str name                # for messages
+    cdef int64_t timeout_ns      # of a request that names none; NEVER_NS: none
+    cdef public bint block              # on_full="block"
+    cdef int64_t wake_at_ns             # what the last `take` that found no batch said; NEVER_NS: an event must come
+    cdef Lock lock                      # guards the machine and the fields below
+    cdef int64_t armed_ns               # a timer is set for this instant; NEVER_NS: none
+    cdef bint coming                    # somebody is about to decide
+    cdef set running                    # batches in flight
+    cdef object room                    # deque of callables, one for each who waits for room in the queue
+
+    cdef BaseFuture submit(self, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority)
+    cdef list submit_all(self, list items, int64_t deadline_ns, int64_t now_ns, int32_t priority)
+    cdef BaseFuture offer(self, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority)
+    cdef BaseFuture submit_blocking(self, object item, int64_t deadline_ns, int32_t priority)
+    cdef bint due(self) noexcept
+    cdef void settle(self, Parker parker) noexcept
+    cpdef int hand_over(self) except -1
+    cdef int admit(self) except -1
+    cdef Batch batch_of(self, const Decision *decision)
+    cdef bint leave(self, Batch batch, int64_t failed) except -1
+    cpdef int signal(self) except -1
+    cpdef Batch take(self, Parker parker=*)
+    cpdef int finish(self, Batch batch, object results) except -1
+    cpdef int fail(self, Batch batch, object error) except -1
+
+
+cdef class Submitter:
+    cdef public Dispatcher dispatcher
+    cdef int64_t deadline_from(self, int64_t now_ns, object timeout_ms) except? -1

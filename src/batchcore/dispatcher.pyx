@@ -1,0 +1,610 @@
+"""From submit to result: the engine, a clock, the futures and the user's `fn`, but no thread and no event loop.
+
+A `Dispatcher` reads the clock, holds the lock, and gives what the engine decided to whoever drives it.  A driver calls
+`take` for the next batch, runs `fn`, and calls `finish` or `fail`; it overrides `signal`, which asks for a call of
+`take` from somewhere else.  Drivers: `workers.pyx` (threads) and `pybatch.drivers.aio` (event loops).
+
+No wake-up is lost.  `coming` is true from the moment somebody is asked to call `take` until, under the lock, `take` has
+found nothing to do, or its driver has asked for a successor (`hand_over`); `settle` sets the timer, `armed_ns`, in that
+same section.  A submit signals if it changes something before that instant and nobody is coming.
+
+Lock rule: check arguments, lock, call the machine, unlock; only then raise, call back, or drop references.
+"""
+
+from collections.abc import Mapping, Set
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int32_t, int64_t
+
+import asyncio
+import collections
+import math
+import numbers
+import types
+from asyncio import _get_running_loop
+
+from batchcore.errors import BatchAborted, BatchSizeMismatch, InvalidBatchResult, QueueFull, SchedulerClosed
+from batchcore.records import REASONS
+
+cdef extern from "Python.h":
+    bint PyExceptionInstance_Check(object)
+
+from batchcore._clock cimport monotonic_ns
+from batchcore._lock cimport lock, unlock
+from batchcore._types cimport (
+    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, DRAIN, EXPIRED, FAILED, FLUSH, NEVER_NS, NO_ROOM, NEW, SHUT_DOWN, START_NS,
+    Status,
+)
+from batchcore.engine cimport Engine, priority_of
+from batchcore.future cimport (
+    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, give_parker, new_future, take_parker,
+)
+from batchcore.machine cimport (
+    Decision, Entry, Machine, machine_abandon, machine_cancel, machine_clear, machine_close, machine_complete,
+    machine_decide, machine_flush, machine_next_wakeup_ns, machine_reject, machine_submit,
+)
+
+MAX_DURATION_MS = 1e10
+cdef double c_max_duration_ms = MAX_DURATION_MS
+
+
+cdef int64_t timeout_ns_of(object timeout_ms) except? -1:
+    """Turn a request's own timeout into ns; below zero is legal and means too late."""
+    cdef double value
+    if type(timeout_ms) is float or type(timeout_ms) is int:
+        value = timeout_ms
+    elif isinstance(timeout_ms, numbers.Real) and not isinstance(timeout_ms, bool):
+        value = float(timeout_ms)
+    else:
+        raise TypeError(f"timeout_ms must be a number of milliseconds or None, not {timeout_ms!r}")
+    if not -c_max_duration_ms <= value <= c_max_duration_ms:
+        raise ValueError(
+            f"timeout_ms is {timeout_ms!r}; it must be at most {MAX_DURATION_MS:g}, and None where there is no limit")
+    return <int64_t>(value * 1e6)
+
+
+cdef list futures_of(Entry *chain):
+    """The futures of a chain that the machine has let go of; the queue's references to them pass to the list."""
+    cdef list futures = []
+    while chain != NULL:
+        futures.append(<object>chain.owner)
+        Py_DECREF(<object>chain.owner)
+        chain = chain.later
+    return futures
+
+
+cdef list results_of(object results, Py_ssize_t n):
+    """Whatever `fn` returned as a list of `n`, or raise what is wrong with it."""
+    if type(results) is not list and type(results) is not tuple and (
+        isinstance(results, (str, bytes, bytearray, Mapping, Set))
+        or not (hasattr(results, "__len__") and hasattr(results, "__getitem__"))
+    ):
+        if isinstance(results, types.CoroutineType):
+            results.close()
+        hint = "; is it an async function behind a sync one?" if hasattr(results, "__await__") else ""
+        raise InvalidBatchResult(
+            f"fn must return a sequence with one result an item, such as a list, not {type(results).__name__}{hint}")
+    cdef list values = list(results)
+    if len(values) != n:
+        raise BatchSizeMismatch(f"fn was given {n} items and returned {len(values)} results")
+    return values
+
+
+cdef class Batch:
+    """Requests that leave together.  Belongs to the driver that took it until it is finished or failed."""
+
+    def __len__(self):
+        return len(self.futures)
+
+    cpdef list take_items(self):
+        """The items, of which no reference stays here."""
+        items = self.items
+        self.items = None
+        return items
+
+
+cdef class Dispatcher(Owner):
+    """The part of a scheduler that outlives its user: see the head of the file.
+
+    Parameters
+    ----------
+    engine : Engine
+        Used by nobody else.
+    fn : callable
+        Takes a list of items, returns a sequence of as many results.
+    name : str
+        For messages.
+    """
+
+    def __init__(self, Engine engine not None, fn, str name not None):
+        self.engine = engine
+        self.fn = fn
+        self.name = name
+        self.timeout_ns = NEVER_NS
+        self.armed_ns = self.wake_at_ns = NEVER_NS
+        self.running = set()
+        self.room = collections.deque()
+
+    # --- requests come and go
+
+    cdef bint due(self) noexcept:
+        """Whether somebody has to be asked to decide; if so, somebody is coming from here on.  Under the lock."""
+        if self.coming or machine_next_wakeup_ns(&self.engine.machine) >= self.armed_ns:
+            return False
+        self.coming = True
+        return True
+
+    cdef BaseFuture offer(self, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority):
+        """Queue an item; None if there is no room."""
+        cdef BaseFuture future = new_future(item, self)
+        cdef bint signal = False
+        cdef Answer answer
+        lock(&self.lock)
+        answer = machine_submit(&self.engine.machine, now_ns, &future.entry, deadline_ns, priority)
+        if answer == ACCEPTED:
+            Py_INCREF(future)
+            signal = self.due()
+        unlock(&self.lock)
+        if answer == ACCEPTED:
+            if signal:
+                try:
+                    self.signal()
+                except BaseException:
+                    self.cancel_request(future)
+                    raise
+            return future
+        if answer == NO_ROOM:
+            return None
+        if answer == CLOSED:
+            raise self.closed_error()
+        end_future(future, EXPIRED, None, None)
+        return future
+
+    def closed_error(self):
+        return SchedulerClosed(f"scheduler {self.name!r} is shut down and takes no more requests")
+
+    cdef BaseFuture submit(self, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority):
+        cdef BaseFuture future = self.offer(item, deadline_ns, now_ns, priority)
+        if future is None:
+            if self.block and _get_running_loop() is None:
+                return self.submit_blocking(item, deadline_ns, priority)
+            raise self.refuse(1)
+        return future
+
+    cdef list submit_all(self, list items, int64_t deadline_ns, int64_t now_ns, int32_t priority):
+        """Queue all items in one go, or none."""
+        cdef Machine *machine = &self.engine.machine
+        cdef BaseFuture future
+        cdef bint signal, fits
+        if self.block and _get_running_loop() is None:
+            return [self.submit(item, deadline_ns, now_ns, priority) for item in items]
+        cdef list futures = [new_future(item, self) for item in items]
+        lock(&self.lock)
+        if machine.closed:
+            unlock(&self.lock)
+            raise self.closed_error()
+        fits = len(futures) <= machine.config.max_queue_size - machine.queued or deadline_ns <= machine.now_ns
+        if fits:
+            for future in futures:
+                if machine_submit(machine, now_ns, &future.entry, deadline_ns, priority) == ACCEPTED:
+                    Py_INCREF(future)
+        signal = self.due()
+        unlock(&self.lock)
+        if not fits:
+            raise self.refuse(len(futures))
+        for future in futures:
+            if future.entry.status == EXPIRED and future.owner is not None:
+                end_future(future, EXPIRED, None, None)
+        if signal:
+            self.signal()
+        return futures
+
+    def refuse(self, n):
+        """Count `n` rejections and return the QueueFull to raise."""
+        lock(&self.lock)
+        machine_reject(&self.engine.machine, n)
+        unlock(&self.lock)
+        remedy = "raise max_queue_size or shed load"
+        if self.block:
+            remedy = "on an event loop wait for room with `await scheduler.submit_wait(item)`"
+        return QueueFull(
+            f"queue is full: {self.engine.machine.queued} of {self.engine.machine.config.max_queue_size}; {remedy}")
+
+    cdef BaseFuture submit_blocking(self, object item, int64_t deadline_ns, int32_t priority):
+        """Sleep until there is room, or the deadline has come."""
+        cdef Parker parker
+        cdef BaseFuture future
+        cdef int64_t left_ns = NEVER_NS
+        while True:
+            self.before_blocking(None)
+            parker = take_parker()
+            self.room.append(parker)
+            try:
+                # Having queued for room first, no room that comes from here on can be missed.
+                future = self.offer(item, deadline_ns, monotonic_ns(), priority)
+                if future is not None:
+                    return future
+                if deadline_ns != NEVER_NS:
+                    left_ns = max(deadline_ns - monotonic_ns(), <int64_t>0)
+                if parker.park(left_ns):
+                    give_parker(parker)
+            finally:
+                self.leave_room(parker)
+                self.after_blocking()
+
+    def try_submit(self, item, int64_t deadline_ns, priority):
+        """Queue an item and return its future, or None if there is no room."""
+        return self.offer(item, deadline_ns, monotonic_ns(), priority_of(priority))
+
+    def seconds_until(self, int64_t deadline_ns):
+        """How long until an instant, seconds, never negative; None where there is none."""
+        return None if deadline_ns == NEVER_NS else max(deadline_ns - monotonic_ns(), <int64_t>0) / 1e9
+
+    def enter_room(self, waiter):
+        """Wait for room: `waiter` is called, once, when there is some; it returns False if it was called in vain."""
+        self.room.append(waiter)
+
+    def leave_room(self, waiter):
+        """Stop waiting for room; a turn that has come already passes to the next."""
+        try:
+            self.room.remove(waiter)
+        except ValueError:
+            self.admit()
+
+    cdef int admit(self) except -1:
+        """Wake those who wait for room, as many as there is room for."""
+        cdef Machine *machine = &self.engine.machine
+        cdef int64_t n = machine.config.max_queue_size - machine.queued
+        if machine.closed:
+            n = len(self.room)
+        while n > 0 and self.room:
+            try:
+                waiter = self.room.popleft()
+            except IndexError:
+                break
+            if waiter() is not False:
+                n -= 1
+        return 0
+
+    cdef bint cancel_request(self, BaseFuture future) except -1:
+        cdef FanOut fan_out
+        cdef bint cancelled
+        lock(&self.lock)
+        cancelled = machine_cancel(&self.engine.machine, monotonic_ns(), &future.entry)
+        unlock(&self.lock)
+        if cancelled:
+            Py_DECREF(future)
+            fan_out = FanOut.__new__(FanOut)
+            end_future(future, CANCELLED, None, fan_out)
+            fan_out.wake()
+            if self.room:
+                self.admit()
+        return cancelled
+
+    # --- batches
+
+    cpdef int signal(self) except -1:
+        """Have `take` called soon, by somebody else.  Never blocks for long; may find nobody to ask."""
+        raise NotImplementedError
+
+    cdef void settle(self, Parker parker) noexcept:
+        """Set the timer for `wake_at_ns`; `parker` is what `take` was given.  Under the lock."""
+        self.armed_ns = self.wake_at_ns
+
+    cpdef Batch take(self, Parker parker=None):
+        """Return the next batch to run, or None: then there is nothing to do before `wake_at`.
+
+        Ends what has expired on the way.  With a batch, the caller is still the one who is coming: it calls `take`
+        again at once, or `hand_over`.
+        """
+        cdef Decision decision
+        cdef Batch batch
+        while True:
+            lock(&self.lock)
+            self.coming = True
+            machine_decide(&self.engine.machine, monotonic_ns(), &decision)
+            if decision.kind != DISPATCH and decision.expired == NULL:
+                self.coming = False
+                self.wake_at_ns = decision.wake_at_ns
+                self.settle(parker)
+                unlock(&self.lock)
+                return None
+            unlock(&self.lock)
+            batch = self.batch_of(&decision) if decision.kind == DISPATCH else None
+            if decision.expired != NULL:
+                end_futures(futures_of(decision.expired), EXPIRED, None)
+            if self.room:
+                self.admit()
+            if batch is not None:
+                return batch
+
+    cdef Batch batch_of(self, const Decision *decision):
+        cdef Batch batch = Batch.__new__(Batch)
+        cdef BaseFuture future
+        batch.id = decision.batch_id
+        batch.reason = REASONS[<int>decision.reason]
+        batch.dispatched_at_ns = decision.at_ns
+        batch.futures = futures_of(decision.batch)
+        batch.items = [(<BaseFuture>future).take_item() for future in batch.futures]
+        self.running.add(batch)
+        return batch
+
+    @property
+    def wake_at(self):
+        """When to call `take` again, seconds of time.monotonic(); None if only an event can change anything."""
+        return None if self.wake_at_ns == NEVER_NS else self.wake_at_ns / 1e9
+
+    cpdef int finish(self, Batch batch, object results) except -1:
+        """End a batch with what `fn` returned: a sequence of results, with exception objects in the place of some."""
+        cdef list values
+        cdef FanOut fan_out
+        cdef BaseFuture future
+        cdef Py_ssize_t i, n = len(batch.futures)
+        cdef Py_ssize_t failed = 0
+        try:
+            values = results_of(results, n)
+        except BaseException as error:
+            return self.fail(batch, error)
+        for i in range(n):
+            failed += PyExceptionInstance_Check(values[i])
+        if not self.leave(batch, failed):
+            return 0
+        fan_out = FanOut.__new__(FanOut)
+        for i in range(n):
+            future = <BaseFuture>batch.futures[i]
+            value = values[i]
+            if failed and PyExceptionInstance_Check(value):
+                end_future(future, FAILED, failure_of(value), fan_out)
+            else:
+                end_future(future, COMPLETED, value, fan_out)
+        return fan_out.wake()
+
+    cpdef int fail(self, Batch batch, object error) except -1:
+        """End a batch with the error that `fn` raised: every caller gets that very object."""
+        cdef Py_ssize_t n = len(batch.futures)
+        if not self.leave(batch, n):
+            return 0
+        note(error, f"batch {batch.id} of {n} request{'s' if n > 1 else ''} in scheduler {self.name!r}", "batch ")
+        return end_futures(batch.futures, FAILED, failure_of(error))
+
+    cdef bint leave(self, Batch batch, int64_t failed) except -1:
+        """Count a batch as done; False if it was abandoned before (by a fork or at exit)."""
+        if batch not in self.running:
+            return False
+        self.running.discard(batch)
+        lock(&self.lock)
+        machine_complete(
+            &self.engine.machine, monotonic_ns(), batch.dispatched_at_ns, len(batch.futures), failed)
+        unlock(&self.lock)
+        return True
+
+    # --- the whole
+
+    def set_timeout_ns(self, timeout_ns):
+        """Set the timeout of requests that name none; None: no timeout."""
+        self.timeout_ns = NEVER_NS if timeout_ns is None else timeout_ns
+
+    def flush(self, *, bint drain=False):
+        """Let everything queued now leave without waiting."""
+        lock(&self.lock)
+        machine_flush(&self.engine.machine, monotonic_ns(), DRAIN if drain else FLUSH)
+        signal = self.due()
+        unlock(&self.lock)
+        if signal:
+            self.signal()
+
+    def reconfigure(self, options, capacity):
+        """Change the engine's options, all or nothing."""
+        self.engine.reconfigure(monotonic_ns(), **options)
+        if capacity is not None:
+            self.engine.set_capacity(monotonic_ns(), capacity)
+        lock(&self.lock)
+        signal = self.due()
+        unlock(&self.lock)
+        self.admit()
+        if signal:
+            self.signal()
+
+    def close(self):
+        """Take no more requests; what is queued leaves without waiting."""
+        lock(&self.lock)
+        machine_close(&self.engine.machine, monotonic_ns())
+        signal = self.due()
+        unlock(&self.lock)
+        self.admit()
+        if signal:
+            self.signal()
+
+    cpdef int hand_over(self) except -1:
+        """Stop being the one who is coming; ask for a successor if there is more to do."""
+        lock(&self.lock)
+        self.coming = False
+        signal = self.due()
+        unlock(&self.lock)
+        if signal:
+            self.signal()
+        return 0
+
+    @property
+    def closed(self):
+        """Whether `close` was called."""
+        return self.engine.machine.closed
+
+    @property
+    def idle(self):
+        """Whether nothing is queued and nothing runs."""
+        return self.engine.machine.queued == 0 and self.engine.machine.in_flight == 0
+
+    def clear(self, words=None):
+        """End everything queued: as cancelled or, with `words` to say why, as shut down."""
+        cdef Status status = CANCELLED if words is None else SHUT_DOWN
+        cdef Entry *chain
+        lock(&self.lock)
+        chain = machine_clear(&self.engine.machine, monotonic_ns(), status)
+        unlock(&self.lock)
+        end_futures(futures_of(chain), status, words)
+        self.admit()
+
+    def abandon(self, words):
+        """End everything queued and running as shut down: nobody will compute it any more."""
+        cdef Batch batch
+        self.clear(words)
+        for batch in list(self.running):
+            self.running.discard(batch)
+            lock(&self.lock)
+            machine_abandon(&self.engine.machine, monotonic_ns(), len(batch.futures))
+            unlock(&self.lock)
+            end_futures(batch.futures, SHUT_DOWN, words)
+
+    def after_fork(self):
+        """Start clean in a forked child: its copies of the parent's requests end, the parent answers its own."""
+        self.armed_ns = NEVER_NS
+        self.coming = False
+        self.room.clear()
+        self.abandon("the process forked; the request was left to the parent")
+
+    def pending(self):
+        """The futures of everything queued or running now."""
+        cdef Batch batch
+        cdef Entry *entry
+        cdef list futures = []
+        lock(&self.lock)
+        entry = self.engine.machine.oldest
+        while entry != NULL:
+            futures.append(<object>entry.owner)
+            entry = entry.later
+        unlock(&self.lock)
+        for batch in list(self.running):
+            futures += batch.futures
+        return futures
+
+
+cdef tuple failure_of(object error):
+    """An error with its traceback, which every `result` restores: callers would add theirs to one another's."""
+    if isinstance(error, StopIteration):
+        wrapped = RuntimeError("fn raised StopIteration, which cannot pass through a future")
+        wrapped.__cause__ = error
+        error = wrapped
+    elif isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        wrapped = BatchAborted("the batch was cancelled while it ran")
+        wrapped.__cause__ = error
+        error = wrapped
+    return (error, error.__traceback__)
+
+
+cdef int note(object error, str text, str prefix) except -1:
+    """Leave one note on an error; the one from the last time that the same object was raised goes."""
+    try:
+        notes = [n for n in getattr(error, "__notes__", ()) if not (isinstance(n, str) and n.startswith(prefix))]
+        if hasattr(error, "__notes__"):
+            error.__notes__ = notes
+        error.add_note(text)
+    except Exception:
+        pass    # an error that takes no notes is delivered without
+    return 0
+
+
+cdef class Submitter:
+    """The part of `pybatch.Scheduler` that is called once a request."""
+
+    __class_getitem__ = classmethod(types.GenericAlias)
+
+    def submit(self, item, *, timeout_ms=None, priority=0):
+        """Queue one item and return its future at once.
+
+        Parameters
+        ----------
+        item : object
+            Anything; handed to ``fn`` as it is.
+        timeout_ms : float, optional
+            Fail the request with `DeadlineExceeded`, and never run it, once this many milliseconds have passed before
+            its batch starts.  Not above zero: it fails at once.  Default: the scheduler's ``timeout_ms``.
+        priority : int, default 0
+            Lower is sooner; -1,000,000 to 1,000,000.  A level is worth two seconds: nobody starves.
+
+        Returns
+        -------
+        Future
+
+        Raises
+        ------
+        QueueFull
+            If ``max_queue_size`` requests are queued and ``on_full="raise"``, or this thread runs an event loop.
+        SchedulerClosed
+            After `shutdown`.
+        TypeError, ValueError
+            If an argument is of the wrong type or out of range; nothing has changed.
+
+        Notes
+        -----
+        Thread-safe, from any thread and any event loop.  O(1) where requests come with few timeouts and priorities,
+        O(log n) else.  Blocks only with ``on_full="block"``.
+
+        Examples
+        --------
+        >>> from pybatch import Scheduler
+        >>> with Scheduler(lambda xs: [x + 1 for x in xs], metrics=False) as scheduler:
+        ...     scheduler.submit(1).result()
+        2
+        """
+        cdef int64_t now_ns = monotonic_ns()
+        return self.dispatcher.submit(item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority))
+
+    def submit_many(self, items, *, timeout_ms=None, priority=0):
+        """Queue several items in one go and return their futures, in order.
+
+        All or nothing: if the queue lacks room for all of them, `QueueFull` is raised and none is queued.  With
+        ``on_full="block"`` it waits for room instead, item by item.
+
+        Parameters
+        ----------
+        items : iterable of object
+        timeout_ms, priority
+            As in `submit`, the same for all.
+
+        Returns
+        -------
+        list of Future
+
+        Raises
+        ------
+        QueueFull, SchedulerClosed, TypeError, ValueError
+            As in `submit`; nothing has changed.
+
+        Notes
+        -----
+        Thread-safe.  One clock read, one lock and at most one wake-up for all.
+
+        Examples
+        --------
+        >>> from pybatch import Scheduler
+        >>> with Scheduler(lambda xs: [x + 1 for x in xs], metrics=False) as scheduler:
+        ...     [future.result() for future in scheduler.submit_many([1, 2, 3])]
+        [2, 3, 4]
+        """
+        cdef int32_t rank = priority_of(priority)
+        cdef list values = list(items)
+        cdef int64_t now_ns = monotonic_ns()
+        return self.dispatcher.submit_all(values, self.deadline_from(now_ns, timeout_ms), now_ns, rank)
+
+    def submit_waiting(self, item, *, timeout_ms=None, priority=0):
+        """Queue one item like `submit`, but wait for room whatever ``on_full`` says.  For threads without a loop."""
+        cdef int64_t now_ns = monotonic_ns()
+        cdef int64_t deadline_ns = self.deadline_from(now_ns, timeout_ms)
+        cdef int32_t rank = priority_of(priority)
+        cdef BaseFuture future = self.dispatcher.offer(item, deadline_ns, now_ns, rank)
+        return self.dispatcher.submit_blocking(item, deadline_ns, rank) if future is None else future
+
+    def deadline_ns(self, timeout_ms):
+        """The deadline of a request submitted now."""
+        return self.deadline_from(monotonic_ns(), timeout_ms)
+
+    def __call__(self, item, *, timeout_ms=None, priority=0):
+        """Submit one item and wait for its result; parameters and errors as in `submit` and `Future.result`."""
+        cdef int64_t now_ns = monotonic_ns()
+        return self.dispatcher.submit(
+            item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority)).result()
+
+    cdef int64_t deadline_from(self, int64_t now_ns, object timeout_ms) except? -1:
+        if timeout_ms is not None:
+            return now_ns + timeout_ns_of(timeout_ms)
+        return NEVER_NS if self.dispatcher.timeout_ns == NEVER_NS else now_ns + self.dispatcher.timeout_ns

@@ -1,0 +1,69 @@
+"""The future of a request, and who is told when it ends."""
+
+from cpython.pythread cimport PyThread_type_lock
+from libc.stdint cimport int64_t
+
+from batchcore._types cimport Status
+from batchcore.engine cimport Request
+
+
+cdef class Owner:
+    """What a future needs of its dispatcher."""
+    cdef bint cancel_request(self, BaseFuture future) except -1
+    cpdef int64_t before_blocking(self, BaseFuture future) except? -2
+    cpdef int after_blocking(self) except -1
+    cpdef int heartbeat(self) except -1
+
+
+cdef class Listener:
+    """Somebody to tell, once, that a future has ended.  A link of a chain that hangs on the future."""
+    cdef Listener next
+    cdef int notify(self, BaseFuture future, FanOut fan_out) except -1
+
+
+cdef class Parker(Listener):
+    """A place for one thread to sleep until it is woken; reused through `take_parker` and `give_parker`."""
+    cdef PyThread_type_lock sleep   # held while asleep; released to wake
+    cdef bint woken                 # `sleep` has been released and not yet taken again
+    cdef int wake(self) except -1
+    cdef bint park(self, int64_t timeout_ns) except -1
+
+
+cdef class Awaiter(Listener):
+    """What one `await` gives to its task: as much of an asyncio.Future as asyncio.Task needs."""
+    cdef public bint _asyncio_future_blocking
+    cdef BaseFuture future
+    cdef object loop
+    cdef object callback
+    cdef object context
+    cdef object message     # of the cancellation
+    cdef bint woken
+    cdef bint cancelled_
+    cdef int wake(self) except -1
+
+
+cdef class FanOut:
+    """The awaiters that one batch wakes, by event loop, so that each loop is woken once."""
+    cdef object loop        # the one seen last
+    cdef list awaiters      # its awaiters
+    cdef dict by_loop       # loop -> awaiters
+    cdef int add(self, Awaiter awaiter) except -1
+    cdef int wake(self) except -1
+
+
+cdef class BaseFuture(Request):
+    cdef Owner owner        # None once ended
+    cdef object payload     # item while queued; result; (exception, traceback); or the words of a shutdown
+    cdef Listener listeners # chain, oldest first
+    cdef bint listen(self, Listener listener) except -1
+    cdef bint unlisten(self, Listener listener) except -1
+    cdef int wait(self, object timeout) except -1
+    cdef object outcome(self)
+    cdef object take_item(self)
+
+
+cdef Parker take_parker()
+cdef int give_parker(Parker parker) except -1
+cdef BaseFuture new_future(object item, Owner owner)
+cdef int end_future(BaseFuture future, Status status, object payload, FanOut fan_out) except -1
+cdef int end_futures(list futures, Status status, object payload) except -1

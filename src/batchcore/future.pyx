@@ -1,0 +1,562 @@
+"""Futures: one object a request, from submit to the last look at its result.
+
+A future is its request (the engine's entry is part of it), so a submit allocates once.  While it is queued `payload` is
+the item; when it has ended, the result.  Whoever wants to know of the end hangs a `Listener` on it: a sleeping thread
+(`Parker`), an awaiting task (`Awaiter`), a callback, or the bridge to `concurrent.futures.wait`.
+
+`end_future` is the only way to an end.  Its caller has moved the request out of the engine first, and only the one who
+moved it there ends it: that is why every request ends exactly once.  Listeners run outside any lock.
+
+Guarded by the future's own critical section (with the GIL: by the GIL): status from RUNNING on, payload, listeners.
+Knows nothing of queues, batches and workers beyond `Owner`.
+"""
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals, PyErr_WriteUnraisable
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.pythread cimport (
+    PY_LOCK_ACQUIRED, PY_LOCK_INTR, PyLockStatus, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
+    PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
+)
+from libc.stdint cimport int64_t
+
+import asyncio
+import concurrent.futures
+import contextvars
+import threading
+from asyncio import _get_running_loop, get_running_loop
+
+from batchcore.errors import DeadlineExceeded, SchedulerClosed
+
+from batchcore._clock cimport monotonic_ns
+from batchcore._types cimport (
+    CANCELLED, COMPLETED, EXPIRED, FAILED, NEVER_NS, QUEUED, RUNNING, SHUT_DOWN, Status,
+)
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long microseconds, int interruptible) nogil
+
+cdef int64_t LONGEST_SLEEP_NS = 3600 * 1_000_000_000    # far below what any platform's timed wait can count
+cdef tuple NO_ARGUMENTS = ()
+
+
+cdef class Owner:
+    cdef bint cancel_request(self, BaseFuture future) except -1:
+        """Take a queued request out of the engine; False if it is not queued any more."""
+        raise NotImplementedError
+
+    cpdef int64_t before_blocking(self, BaseFuture future) except? -2:
+        """Raise WouldDeadlock if this thread must not wait for `future` (None: for room in the queue); else return how
+        long it may sleep between calls of `heartbeat`, ns."""
+        return NEVER_NS
+
+    cpdef int after_blocking(self) except -1:
+        """Undo what `before_blocking` noted."""
+        return 0
+
+    cpdef int heartbeat(self) except -1:
+        """Look after whoever should compute what this thread waits for."""
+        return 0
+
+
+cdef class Listener:
+    cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
+        raise NotImplementedError
+
+
+# --- threads
+
+
+cdef class Parker(Listener):
+    def __cinit__(self):
+        self.sleep = PyThread_allocate_lock()
+        if self.sleep == NULL:
+            raise MemoryError("cannot make a lock to sleep on")
+        PyThread_acquire_lock(self.sleep, WAIT_LOCK)
+
+    def __dealloc__(self):
+        if self.sleep != NULL:
+            if not self.woken:
+                PyThread_release_lock(self.sleep)
+            PyThread_free_lock(self.sleep)
+
+    cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
+        return self.wake()
+
+    def __call__(self):
+        self.wake()
+
+    cdef int wake(self) except -1:
+        if not self.woken:
+            self.woken = True
+            PyThread_release_lock(self.sleep)
+        return 0
+
+    cdef bint park(self, int64_t timeout_ns) except -1:
+        """Sleep until woken (True) or for `timeout_ns` (False; NEVER_NS: without end).  Signal handlers run meanwhile
+        and what they raise comes out of here."""
+        cdef int64_t until_ns = NEVER_NS if timeout_ns == NEVER_NS else monotonic_ns() + timeout_ns
+        cdef int64_t left_ns
+        cdef PyLockStatus status
+        while True:
+            left_ns = LONGEST_SLEEP_NS
+            if until_ns != NEVER_NS:
+                left_ns = min(left_ns, max(until_ns - monotonic_ns(), <int64_t>0))
+            with nogil:
+                status = PyThread_acquire_lock_timed(self.sleep, (left_ns + 999) // 1000, 1)
+            if status == PY_LOCK_ACQUIRED:
+                self.woken = False
+                return True
+            if status == PY_LOCK_INTR:
+                PyErr_CheckSignals()
+            elif until_ns != NEVER_NS and monotonic_ns() >= until_ns:
+                return False
+
+
+cdef list idle_parkers = []
+
+
+cdef Parker take_parker():
+    try:
+        return <Parker>idle_parkers.pop()
+    except IndexError:
+        return Parker.__new__(Parker)
+
+
+cdef int give_parker(Parker parker) except -1:
+    """Keep a parker that nobody will wake any more for the next sleeper."""
+    idle_parkers.append(parker)
+    return 0
+
+
+cdef class Callback(Listener):
+    """A done-callback; what it raises is nobody's business but sys.unraisablehook's."""
+    cdef object fn
+
+    cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
+        try:
+            self.fn(future)
+        except BaseException:
+            PyErr_WriteUnraisable(self.fn)
+        return 0
+
+
+cdef class Bridge(Listener):
+    """Tells concurrent.futures.wait and as_completed, which look at `_state`, `_condition` and `_waiters`."""
+    cdef object condition
+    cdef list waiters
+
+    cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
+        with self.condition:
+            self.condition.notify_all()
+            for waiter in self.waiters:
+                if future.entry.status == COMPLETED:
+                    waiter.add_result(future)
+                elif future.entry.status == CANCELLED:
+                    waiter.add_cancelled(future)
+                else:
+                    waiter.add_exception(future)
+        return 0
+
+
+class _Bridged:
+    """A non-data descriptor: made on first use, then found in the instance's own dictionary."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __get__(self, BaseFuture future, owner=None):
+        if future is None:
+            return self
+        cdef Bridge bridge = Bridge.__new__(Bridge)
+        cdef Bridge first
+        bridge.condition = threading.Condition()
+        bridge.waiters = []
+        future.listen(bridge)
+        first = future.__dict__.setdefault("_bridge", bridge)
+        if first is not bridge:
+            future.unlisten(bridge)
+        future.__dict__.update(_condition=first.condition, _waiters=first.waiters)
+        return future.__dict__[self.name]
+
+
+# --- event loops
+
+
+cdef class Awaiter(Listener):
+    cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
+        return fan_out.add(self)
+
+    cdef int wake(self) except -1:
+        """Run the task that awaits, here and now; called by the loop, outside of any task.
+
+        A future of asyncio would pass each task through the loop's queue once more, at the price of a handle each.
+        """
+        cdef object callback = self.callback
+        if self.woken:
+            return 0
+        self.woken = True
+        self.callback = None
+        if callback is not None:
+            PyContext_Enter(self.context)
+            try:
+                callback(self)
+            finally:
+                PyContext_Exit(self.context)
+        return 0
+
+    def add_done_callback(self, fn, *, context=None):
+        if self.callback is not None:
+            raise RuntimeError("one await serves one task")
+        self.callback = fn
+        self.context = contextvars.copy_context() if context is None else context
+
+    def remove_done_callback(self, fn):
+        if self.callback is None or self.callback != fn:
+            return 0
+        self.callback = None
+        return 1
+
+    def get_loop(self):
+        return self.loop
+
+    def done(self):
+        return self.woken
+
+    def cancelled(self):
+        return self.cancelled_
+
+    def cancel(self, msg=None):
+        """Called on the loop when the task is cancelled: it wakes with CancelledError; a queued request is cancelled."""
+        if self.woken or self.cancelled_:
+            return False
+        self.cancelled_ = True
+        self.message = msg
+        self.future.unlisten(self)
+        self.loop.call_soon(wake_awaiters, [self])
+        self.future.cancel()
+        return True
+
+    def result(self):
+        if self.cancelled_:
+            if self.message is None:
+                raise asyncio.CancelledError
+            raise asyncio.CancelledError(self.message)
+
+    def exception(self):
+        self.result()
+
+
+def wake_awaiters(list awaiters not None):
+    """Resume the tasks of one loop that one batch has answered; scheduled once a batch and loop."""
+    cdef Py_ssize_t i
+    for i in range(len(awaiters)):
+        try:
+            (<Awaiter>awaiters[i]).wake()
+        except (SystemExit, KeyboardInterrupt):
+            if i + 1 < len(awaiters):
+                (<Awaiter>awaiters[i]).loop.call_soon(wake_awaiters, awaiters[i + 1:])
+            raise
+        except BaseException as error:
+            loop = (<Awaiter>awaiters[i]).loop
+            loop.call_exception_handler({"message": "exception while waking a task", "exception": error})
+
+
+cdef class FanOut:
+    cdef int add(self, Awaiter awaiter) except -1:
+        if awaiter.loop is not self.loop:
+            if self.by_loop is None:
+                self.by_loop = {}
+            self.loop = awaiter.loop
+            self.awaiters = self.by_loop.setdefault(self.loop, [])
+        self.awaiters.append(awaiter)
+        return 0
+
+    cdef int wake(self) except -1:
+        if self.by_loop is None:
+            return 0
+        here = _get_running_loop()
+        for loop, awaiters in self.by_loop.items():
+            try:
+                if loop is here:
+                    loop.call_soon(wake_awaiters, awaiters)
+                else:
+                    loop.call_soon_threadsafe(wake_awaiters, awaiters)
+            except Exception:
+                if not loop.is_closed():    # else nobody is left to wake
+                    PyErr_WriteUnraisable(loop)
+        return 0
+
+
+# --- the future
+
+
+cdef class BaseFuture(Request):
+    cdef bint listen(self, Listener listener) except -1:
+        """Hang `listener` on the chain; False if the future has ended and it will never be told."""
+        cdef Listener last
+        with cython.critical_section(self):
+            if self.entry.status >= COMPLETED:
+                return False
+            if self.listeners is None:
+                self.listeners = listener
+            else:
+                last = self.listeners
+                while last.next is not None:
+                    last = last.next
+                last.next = listener
+        return True
+
+    cdef bint unlisten(self, Listener listener) except -1:
+        """Take `listener` off the chain; False if it is not on it."""
+        cdef Listener earlier
+        with cython.critical_section(self):
+            if self.listeners is listener:
+                self.listeners = listener.next
+            else:
+                earlier = self.listeners
+                while earlier is not None and earlier.next is not listener:
+                    earlier = earlier.next
+                if earlier is None:
+                    return False
+                earlier.next = listener.next
+            listener.next = None
+        return True
+
+    cdef object take_item(self):
+        """The item, of which no reference stays here."""
+        item = self.payload
+        self.payload = None
+        return item
+
+    cdef int wait(self, object timeout) except -1:
+        """Block until the future has ended.
+
+        Raises TimeoutError after `timeout` seconds, and WouldDeadlock where the end could never come.
+        """
+        cdef int64_t until_ns = NEVER_NS
+        cdef int64_t beat_ns
+        cdef Parker parker
+        cdef Owner owner = self.owner
+        if owner is None:
+            return 0
+        if timeout is not None and timeout < 1e9:
+            if timeout <= 0:
+                raise TimeoutError
+            until_ns = monotonic_ns() + <int64_t>(timeout * 1e9)
+        beat_ns = owner.before_blocking(self)
+        parker = take_parker()
+        try:
+            if self.listen(parker):
+                while not parker.park(min(beat_ns, until_ns - monotonic_ns())):
+                    if monotonic_ns() >= until_ns:
+                        raise TimeoutError
+                    owner.heartbeat()
+        except BaseException:
+            # A parker that another thread has just taken off the chain will be woken by it: leave it to that.
+            if self.unlisten(parker):
+                give_parker(parker)
+            raise
+        else:
+            give_parker(parker)
+        finally:
+            owner.after_blocking()
+        return 0
+
+    cdef object outcome(self):
+        """The result, or raise how else it ended."""
+        cdef Status status = self.entry.status
+        if status == COMPLETED:
+            return self.payload
+        if status == CANCELLED:
+            raise concurrent.futures.CancelledError
+        raise error_of(self)
+
+    def result(self, timeout=None):
+        """Wait for the result and return it.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Longest wait, seconds; None waits without end.
+
+        Raises
+        ------
+        TimeoutError
+            After `timeout`; the request goes on.
+        concurrent.futures.CancelledError
+            If the request was cancelled.
+        DeadlineExceeded
+            If its own ``timeout_ms`` passed before it could run.
+        SchedulerClosed
+            If the scheduler ended before it could run.
+        WouldDeadlock
+            If this thread is the one that would have to compute the result.
+        BaseException
+            What ``fn`` raised, or returned in this item's place.
+        """
+        if self.entry.status < COMPLETED:
+            self.wait(timeout)
+        return self.outcome()
+
+    def exception(self, timeout=None):
+        """Wait for the end and return what `result` would raise, None for a result; a cancellation is raised.
+
+        Parameters and exceptions as in `result`.
+        """
+        if self.entry.status < COMPLETED:
+            self.wait(timeout)
+        if self.entry.status == COMPLETED:
+            return None
+        if self.entry.status == CANCELLED:
+            raise concurrent.futures.CancelledError
+        return error_of(self)
+
+    def done(self):
+        """Tell whether the request has ended, in whichever way."""
+        return self.entry.status >= COMPLETED
+
+    def running(self):
+        """Tell whether its batch is being computed."""
+        return self.entry.status == RUNNING
+
+    def cancelled(self):
+        """Tell whether it was cancelled."""
+        return self.entry.status == CANCELLED
+
+    def cancel(self):
+        """Give up a request that is still queued; it frees its place and is never computed.
+
+        Returns
+        -------
+        bool
+            True if it is cancelled, now or before; False if it runs or has ended otherwise.
+        """
+        cdef Owner owner = self.owner
+        if owner is not None and self.entry.status == QUEUED:
+            owner.cancel_request(self)
+        return self.entry.status == CANCELLED
+
+    def add_done_callback(self, fn):
+        """Call ``fn(future)`` when the request ends: at once if it has, else on the thread that ends it.
+
+        Callbacks run in the order they were added.  What one raises goes to `sys.unraisablehook` and hurts nobody.
+        """
+        cdef Callback callback = Callback.__new__(Callback)
+        callback.fn = fn
+        if not self.listen(callback):
+            callback.notify(self, None)
+
+    def __await__(self):
+        cdef Awaiter awaiter
+        if self.entry.status < COMPLETED:
+            awaiter = Awaiter.__new__(Awaiter)
+            awaiter.future = self
+            awaiter.loop = get_running_loop()
+            if self.listen(awaiter):
+                awaiter._asyncio_future_blocking = True
+                yield awaiter
+                if self.entry.status < COMPLETED:
+                    raise RuntimeError("await was resumed before its request ended")
+        if self.entry.status == CANCELLED:
+            raise asyncio.CancelledError
+        return self.outcome()
+
+    def set_result(self, result):
+        """Refuse: the scheduler alone ends a request."""
+        raise RuntimeError("this future belongs to its scheduler; use cancel() to give the request up")
+
+    def set_exception(self, exception):
+        """Refuse: the scheduler alone ends a request."""
+        self.set_result(None)
+
+    def set_running_or_notify_cancel(self):
+        """Refuse: the scheduler alone starts a request."""
+        self.set_result(None)
+
+    @property
+    def _state(self):
+        """The word of concurrent.futures for `status`."""
+        cdef Status status = self.entry.status
+        if status == CANCELLED:
+            return "CANCELLED_AND_NOTIFIED"
+        return "FINISHED" if status >= COMPLETED else "RUNNING" if status == RUNNING else "PENDING"
+
+    def __repr__(self):
+        words = f"<Future at {<size_t><void *>self:#x} {self.status}"
+        if self.entry.status == COMPLETED:
+            words += f" returned {type(self.payload).__name__}"
+        elif self.entry.status == FAILED:
+            words += f" raised {type(self.payload[0]).__name__}"
+        return words + ">"
+
+
+class Future(BaseFuture, concurrent.futures.Future):
+    """The answer to one submitted item, now or later.
+
+    A `concurrent.futures.Future` that can be awaited as well, from any event loop and by any number of tasks.  It works
+    in `concurrent.futures.wait` and `as_completed`, `asyncio.wrap_future`, `asyncio.gather` and `asyncio.wait_for`.
+    Cancelling a task that awaits it cancels the request if it is still queued.
+
+    Made by `Scheduler.submit`.  Thread-safe; every method but `result` and `exception` returns at once.
+
+    Examples
+    --------
+    >>> from pybatch import Scheduler
+    >>> with Scheduler(lambda xs: [x * x for x in xs], metrics=False) as scheduler:
+    ...     future = scheduler.submit(3)
+    ...     future.result()
+    9
+    """
+
+    _condition = _Bridged("_condition")
+    _waiters = _Bridged("_waiters")
+
+    def __init__(self):
+        raise TypeError("futures are made by Scheduler.submit")
+
+
+cdef BaseFuture new_future(object item, Owner owner):
+    cdef BaseFuture future = (<PyTypeObject *>Future).tp_new(Future, <PyObject *>NO_ARGUMENTS, NULL)
+    future.payload = item
+    future.owner = owner
+    return future
+
+
+cdef object error_of(BaseFuture future):
+    """What `result` raises for a future that ended without one."""
+    if future.entry.status == FAILED:
+        error, traceback = <tuple>future.payload
+        return error.with_traceback(traceback)
+    if future.entry.status == EXPIRED:
+        allowed_ms = (future.entry.deadline_ns - future.entry.arrival_ns) / 1e6
+        return DeadlineExceeded(f"the request was not started within its timeout_ms of {allowed_ms:g}")
+    return SchedulerClosed(future.payload)
+
+
+cdef int end_future(BaseFuture future, Status status, object payload, FanOut fan_out) except -1:
+    """End a request and tell everyone who listens; `fan_out` gathers the awaiters for one wake-up."""
+    cdef Listener listener, following
+    with cython.critical_section(future):
+        listener = future.listeners
+        future.listeners = None
+        future.payload = payload
+        future.owner = None
+        future.entry.status = status
+    while listener is not None:
+        following = listener.next
+        listener.next = None
+        listener.notify(future, fan_out)
+        listener = following
+    return 0
+
+
+cdef int end_futures(list futures, Status status, object payload) except -1:
+    """End several requests alike."""
+    cdef FanOut fan_out = FanOut.__new__(FanOut)
+    cdef BaseFuture future
+    for future in futures:
+        end_future(future, status, payload, fan_out)
+    return fan_out.wake()

@@ -1,0 +1,21 @@
+"""Worker threads; see `workers.pyx`."""
+
+from batchcore.dispatcher cimport Batch, Dispatcher
+from batchcore.future cimport Parker
+
+
+cdef class Worker(Parker):
+    cdef Batch batch    # what it runs now, or None
+    cdef bint waits     # it is one of ThreadDispatcher.blocked
+    cdef bint leaving   # there will be no more work
+
+
+cdef class ThreadDispatcher(Dispatcher):
+    cdef list parked        # workers asleep; the last one went to sleep last
+    cdef Worker timed       # the one of them that holds the timer, or None
+    cdef dict workers       # thread id -> Worker, of every thread that runs
+    cdef list threads       # threading.Thread, of every thread that was started and has not left
+    cdef int blocked        # workers that wait, inside `fn`, for a request that is still queued
+
+    cdef int rest(self, Worker worker) except -1
+    cdef int execute(self, Batch batch) except -1

@@ -1,0 +1,182 @@
+"""Worker threads: an idle one asks the engine itself and runs what it gets; there is no dispatcher thread in between.
+
+Threads are started when a signal finds nobody to wake, up to the engine's capacity and one more once deadlines are in
+use: with every worker busy somebody must still expire the queue in time.  All run the same loop; the engine's capacity
+bounds how many run `fn`.  At most one sleeping worker holds the timer, the others sleep until they are called.
+
+The loop is compiled because with small batches it is a large part of a request's cost.
+"""
+
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.stdint cimport int64_t
+
+import threading
+
+from batchcore.errors import WouldDeadlock
+
+from batchcore._clock cimport monotonic_ns
+from batchcore._lock cimport lock, unlock
+from batchcore._types cimport NEVER_NS, QUEUED, RUNNING
+from batchcore.dispatcher cimport Batch, Dispatcher
+from batchcore.future cimport BaseFuture, Parker
+from batchcore.queue cimport queue_peek
+
+
+cdef class Worker(Parker):
+    pass
+
+
+cdef class ThreadDispatcher(Dispatcher):
+    """Runs a plain function on threads of its own."""
+
+    def __cinit__(self):
+        self.parked = []
+        self.workers = {}
+        self.threads = []
+
+    cpdef int signal(self) except -1:
+        """Wake a sleeping worker, rather not the one with the timer, or start one; if all are busy, they will look."""
+        cdef Worker worker = None
+        cdef bint start = False
+        cdef Py_ssize_t limit
+        lock(&self.lock)
+        if self.parked:
+            worker = self.parked.pop()
+            if worker is self.timed and self.parked:
+                self.parked.append(worker)
+                worker = self.parked.pop(0)
+        else:
+            limit = self.engine.machine.config.capacity + (queue_peek(&self.engine.machine.expiry) != NULL)
+            start = len(self.threads) < limit
+            self.coming = start
+        unlock(&self.lock)
+        if worker is not None:
+            worker.wake()
+        elif start:
+            self.start()
+        return 0
+
+    def start(self):
+        """Start a worker thread."""
+        thread = threading.Thread(target=self.run, name=f"pybatch-{self.name}-{len(self.threads)}", daemon=True)
+        self.threads.append(thread)
+        try:
+            thread.start()
+        except BaseException:
+            self.threads.remove(thread)
+            self.coming = False
+            if not self.threads:
+                raise
+
+    def run(self):
+        """The life of a worker thread."""
+        cdef Worker worker = Worker.__new__(Worker)
+        cdef Batch batch
+        me = PyThread_get_thread_ident()
+        self.workers[me] = worker
+        try:
+            while not worker.leaving:
+                batch = self.take(worker)
+                if batch is not None:
+                    self.hand_over()
+                    worker.batch = batch
+                    self.execute(batch)
+                    worker.batch = batch = None
+                elif not worker.leaving:
+                    self.rest(worker)
+        finally:
+            self.coming = False
+            self.call_all()     # if there is no more work, it is so for all
+            self.workers.pop(me, None)
+            if threading.current_thread() in self.threads:
+                self.threads.remove(threading.current_thread())
+
+    cdef void settle(self, Parker parker) noexcept:
+        """Lay the worker to sleep, as the keeper of the timer if there is none that is early enough."""
+        if self.engine.machine.closed and self.engine.machine.queued == 0:
+            (<Worker>parker).leaving = True
+            return
+        self.parked.append(parker)
+        if self.wake_at_ns < self.armed_ns:
+            self.armed_ns = self.wake_at_ns
+            self.timed = <Worker>parker
+
+    cdef int rest(self, Worker worker) except -1:
+        """Sleep until called, or until the timer if this worker holds it."""
+        cdef int64_t left_ns = NEVER_NS
+        cdef bint called
+        if worker is self.timed:
+            left_ns = max(self.armed_ns - monotonic_ns(), <int64_t>0)
+        called = worker.park(left_ns)
+        lock(&self.lock)
+        if worker is self.timed:
+            self.timed = None
+            self.armed_ns = NEVER_NS
+        if worker in self.parked:
+            self.parked.remove(worker)
+            called = True
+        unlock(&self.lock)
+        if not called:
+            worker.park(NEVER_NS)   # it was called just after the timer: take that call too
+        return 0
+
+    cdef int execute(self, Batch batch) except -1:
+        """Run `fn` on a batch; whatever it does, the batch ends and the worker lives on."""
+        try:
+            results = self.fn(batch.take_items())
+        except BaseException as error:
+            self.fail(batch, error)
+        else:
+            self.finish(batch, results)
+        return 0
+
+    def close(self):
+        Dispatcher.close(self)
+        self.call_all()
+
+    def call_all(self):
+        """Wake every sleeping worker, so that it sees that it may leave."""
+        cdef Worker worker
+        lock(&self.lock)
+        workers = self.parked
+        self.parked = []
+        unlock(&self.lock)
+        for worker in workers:
+            worker.wake()
+
+    def join(self, timeout=None):
+        """Wait for the threads to leave, but never for the one that calls; after `close`."""
+        for thread in list(self.threads):
+            if thread is not threading.current_thread():
+                thread.join(timeout)
+
+    def after_fork(self):
+        self.parked = []
+        self.workers = {}
+        self.threads = []
+        self.timed = None
+        self.blocked = 0
+        Dispatcher.after_fork(self)
+
+    cpdef int64_t before_blocking(self, BaseFuture future) except? -2:
+        cdef Worker worker = self.workers.get(PyThread_get_thread_ident())
+        if worker is None or worker.batch is None:
+            return NEVER_NS
+        if future is not None and future.entry.status == RUNNING:
+            if any([other is future for other in worker.batch.futures]):
+                raise WouldDeadlock("fn waits for a request of the batch that it is computing")
+            return NEVER_NS
+        if self.blocked + 1 >= self.engine.machine.config.capacity:
+            raise WouldDeadlock(
+                f"fn waits for another request of its own scheduler {self.name!r}, and no worker is left to compute it; "
+                f"raise max_concurrent_batches or do not wait inside fn")
+        worker.waits = True
+        self.blocked += 1
+        return NEVER_NS
+
+    cpdef int after_blocking(self) except -1:
+        cdef Worker worker = self.workers.get(PyThread_get_thread_ident())
+        if worker is not None and worker.waits:
+            worker.waits = False
+            self.blocked -= 1
+        return 0

@@ -1,0 +1,1 @@
+"""Who runs the batches: worker threads (`batchcore.workers`, compiled) or an event loop (`pybatch.drivers.aio`)."""

@@ -1,0 +1,144 @@
+"""Options as people write them, checked, in the units of the engine.
+
+Everything here raises before anything has changed, and says the value, the limit and the remedy.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from typing import Any, Final, Literal, TypeVar
+
+from batchcore.engine import MAX_BATCH_SIZE, MAX_QUEUE_SIZE
+
+__all__ = ["MAX_CONCURRENT_BATCHES", "MAX_MS", "UNCHANGED", "Unchanged", "choice", "engine_options", "integer", "nanoseconds"]
+
+MAX_MS: Final = 1e10
+"""Longest duration an option may name, milliseconds: 115 days."""
+
+MAX_CONCURRENT_BATCHES: Final = 1024
+"""Most batches, and so most worker threads, of one scheduler."""
+
+POLICIES: Final = ("immediate", "fixed")
+
+_T = TypeVar("_T")
+
+
+class Unchanged:
+    """The type of `UNCHANGED`, which stands for an option that was not given."""
+
+    def __repr__(self) -> str:
+        return "UNCHANGED"
+
+
+UNCHANGED: Final = Unchanged()
+
+
+def integer(name: str, value: Any, low: int, high: int) -> int:
+    """Return `value` as an int of `low` to `high`.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer; a bool is not.
+    ValueError
+        If it is out of range.
+    """
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r}") from None
+    if not low <= number <= high:
+        raise ValueError(f"{name} is {number}; it must be from {low} to {high}")
+    return number
+
+
+def nanoseconds(name: str, value: Any) -> int | None:
+    """Return a duration in milliseconds as nanoseconds; None stays None.
+
+    Raises
+    ------
+    TypeError
+        If it is not a real number; a bool is not.
+    ValueError
+        If it is negative, above `MAX_MS`, infinite or not a number.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number of milliseconds or None, not {value!r}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {number}; it must be finite, and None where there is no limit")
+    if not 0 <= number <= MAX_MS:
+        raise ValueError(f"{name} is {number:g}; it must be from 0 to {MAX_MS:g} milliseconds")
+    return int(number * 1e6)
+
+
+def choice(name: str, value: Any, choices: tuple[_T, ...]) -> _T:
+    """Return `value` if it is one of `choices`.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    for candidate in choices:
+        if isinstance(value, type(candidate)) and value == candidate:
+            return candidate
+    raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+
+
+def engine_options(
+    *,
+    max_batch_size: Any = UNCHANGED,
+    max_wait_ms: Any = UNCHANGED,
+    max_latency_ms: Any = UNCHANGED,
+    max_queue_size: Any = UNCHANGED,
+    policy: Literal["immediate", "fixed"] | None | Unchanged = UNCHANGED,
+    max_wait_now_ns: int | None = None,
+) -> dict[str, Any]:
+    """Check the options that are the engine's and return those given under its names.
+
+    A window without a policy asks for ``fixed``; no window and no policy for ``immediate``.
+
+    Parameters
+    ----------
+    max_batch_size, max_wait_ms, max_latency_ms, max_queue_size, policy
+        As in `pybatch.Scheduler`; UNCHANGED where not given.
+    max_wait_now_ns : int, optional
+        The window in force, for a change of policy alone.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is of the wrong type or out of range, or they contradict each other.
+    """
+    options: dict[str, Any] = {}
+    if max_batch_size is not UNCHANGED:
+        options["max_batch_size"] = integer("max_batch_size", max_batch_size, 1, MAX_BATCH_SIZE)
+    if max_queue_size is not UNCHANGED:
+        options["max_queue_size"] = integer("max_queue_size", max_queue_size, 1, MAX_QUEUE_SIZE)
+    if max_latency_ms is not UNCHANGED:
+        options["max_latency_ns"] = nanoseconds("max_latency_ms", max_latency_ms)
+    if max_wait_ms is not UNCHANGED:
+        options["max_wait_ns"] = nanoseconds("max_wait_ms", max_wait_ms)
+        if policy is UNCHANGED:
+            policy = None
+    if policy is UNCHANGED:
+        return options
+    wait_ns = options.get("max_wait_ns", max_wait_now_ns)
+    name = choice("policy", policy, (*POLICIES, None)) or ("immediate" if wait_ns is None else "fixed")
+    if name == "immediate" and max_wait_ms is not UNCHANGED and wait_ns is not None:
+        raise ValueError(
+            f"max_wait_ms is {max_wait_ms} but policy 'immediate' never waits; use policy='fixed' or max_wait_ms=None"
+        )
+    if name == "fixed" and wait_ns is None:
+        raise ValueError("policy 'fixed' waits for a full batch and needs max_wait_ms, the longest it may wait")
+    options["policy"] = name
+    if name == "immediate":
+        options["max_wait_ns"] = None
+    return options

@@ -1,0 +1,397 @@
+"""The scheduler that people use: options and life cycle.  What happens once a request is in `batchcore.dispatcher`."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import inspect
+import time
+import warnings
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, Self, TypeVar
+
+from prometheus_client import CollectorRegistry
+
+from batchcore.dispatcher import Submitter
+from batchcore.engine import Engine
+from batchcore.future import Future
+from batchcore.records import Stats
+from batchcore.workers import ThreadDispatcher
+from pybatch import metrics as _metrics
+from pybatch.drivers.aio import LoopDispatcher
+from pybatch.drivers.lifecycle import watch
+from pybatch.options import (
+    MAX_CONCURRENT_BATCHES,
+    UNCHANGED,
+    Unchanged,
+    choice,
+    engine_options,
+    integer,
+    nanoseconds,
+)
+
+__all__ = ["Scheduler"]
+
+X = TypeVar("X")
+Y = TypeVar("Y")
+
+BatchFunction = Callable[[list[X]], Sequence[Y | BaseException]] | Callable[[list[X]], Awaitable[Sequence[Y | BaseException]]]
+
+
+class Scheduler(Submitter[X, Y]):
+    """Group single items into batches, compute them together, and give each caller its own result.
+
+    Parameters
+    ----------
+    fn : callable
+        Takes a list of items, returns a sequence of as many results; an exception object in the place of one is raised
+        to that caller alone.  A plain function runs on worker threads of the scheduler, started when needed.  An
+        ``async def`` runs on the event loop of its callers, or on a loop thread of the scheduler where only threads call.
+    max_batch_size : int, default 32
+        Most items in a batch, 1 to 1,048,576.  1 is legal and means no batching.
+    max_latency_ms : float, optional
+        Target from submit to result that waiting for company must not break, 0 to 1e10 milliseconds.  It does not fail
+        a request that is late; `timeout_ms` does.
+    max_wait_ms : float, optional
+        Longest that the oldest request waits for company while a worker is free, 0 to 1e10 milliseconds, measured from
+        its submit.
+    timeout_ms : float, optional
+        Default of `submit`'s: fail a request that has not started after so long, 0 to 1e10 milliseconds.
+    policy : {"immediate", "fixed"}, optional
+        ``immediate`` never waits while a worker is free: batches grow while all are busy.  ``fixed`` waits for a full
+        batch, at most `max_wait_ms`.  Default: ``fixed`` if `max_wait_ms` is given, else ``immediate``.
+    max_queue_size : int, default 65536
+        Most requests that may be queued, 1 to 2,147,483,647.
+    on_full : {"raise", "block"}, default "raise"
+        What a submit does then: raise `QueueFull`, or wait for room.  A thread that runs an event loop never waits;
+        there, use `submit_wait`.
+    max_concurrent_batches : int, default 1
+        Batches that may run at once, 1 to 1,024: worker threads, or tasks of an ``async def``.
+    name : str, optional
+        For metrics, messages and threads.  Default: the name of `fn`.  Made unique among the live schedulers of a
+        registry as ``name-2``, ``name-3``, ...
+    metrics : bool, default True
+        Whether to show this scheduler to Prometheus; counting costs the same either way.
+    registry : prometheus_client.CollectorRegistry, optional
+        Where; default: prometheus-client's own.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is of the wrong type or out of range, or two contradict each other.
+
+    Notes
+    -----
+    Thread-safe; one queue serves any number of threads and event loops.  Use it in ``with`` or ``async with``, or call
+    `shutdown`.  One that is forgotten instead answers what it has accepted, ends, and warns (`ResourceWarning`).  At the
+    interpreter's exit what is still queued fails with `SchedulerClosed`.  In a forked child it starts afresh.
+
+    Examples
+    --------
+    >>> def predict(xs: list[int]) -> list[int]:
+    ...     return [x * x for x in xs]
+    >>> with Scheduler(predict, max_batch_size=8, metrics=False) as scheduler:
+    ...     list(scheduler.map(range(5)))
+    [0, 1, 4, 9, 16]
+    """
+
+    def __init__(
+        self,
+        fn: BatchFunction[X, Y],
+        *,
+        max_batch_size: int = 32,
+        max_latency_ms: float | None = None,
+        max_wait_ms: float | None = None,
+        timeout_ms: float | None = None,
+        policy: Literal["immediate", "fixed"] | None = None,
+        max_queue_size: int = 65536,
+        on_full: Literal["raise", "block"] = "raise",
+        max_concurrent_batches: int = 1,
+        name: str | None = None,
+        metrics: bool = True,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        if not callable(fn):
+            raise TypeError(f"fn must be callable, not {fn!r}")
+        if name is None:
+            name = _name_of(fn)
+        elif not isinstance(name, str) or not name:
+            raise TypeError(f"name must be a string that is not empty, not {name!r}")
+        if registry is not None and not isinstance(registry, CollectorRegistry):
+            raise TypeError(f"registry must be a prometheus_client.CollectorRegistry, not {registry!r}")
+        options = engine_options(
+            max_batch_size=max_batch_size,
+            max_wait_ms=max_wait_ms,
+            max_latency_ms=max_latency_ms,
+            max_queue_size=max_queue_size,
+            policy=policy,
+        )
+        timeout_ns = nanoseconds("timeout_ms", timeout_ms)
+        block = choice("on_full", on_full, ("raise", "block")) == "block"
+        capacity = integer("max_concurrent_batches", max_concurrent_batches, 1, MAX_CONCURRENT_BATCHES)
+        self._bounds = _metrics.batch_size_bounds(options["max_batch_size"])
+        engine = Engine(
+            capacity=capacity, batch_size_bounds=self._bounds, delay_bounds_ns=_metrics.DELAY_BOUNDS_NS, **options
+        )
+        dispatcher: ThreadDispatcher | LoopDispatcher
+        dispatcher = LoopDispatcher(engine, fn, name) if _is_async(fn) else ThreadDispatcher(engine, fn, name)
+        dispatcher.block = block
+        dispatcher.set_timeout_ns(timeout_ns)
+        self.dispatcher = dispatcher
+        self._registry = registry
+        self._shown = bool(metrics)
+        if self._shown:
+            dispatcher.name = _metrics.register(registry, self, name)
+        watch(dispatcher)
+
+    @property
+    def name(self) -> str:
+        """What metrics, messages and threads call this scheduler."""
+        return self.dispatcher.name
+
+    @property
+    def closed(self) -> bool:
+        """Whether `shutdown` was called."""
+        return self.dispatcher.closed
+
+    def map(self, items: Iterable[X], *, timeout_ms: float | None = None, priority: int = 0) -> Iterator[Y]:
+        """Yield the results of `items` in their order, submitting ahead but never more than the queue holds.
+
+        Parameters
+        ----------
+        items : iterable
+            Read lazily, as results are taken; may be endless.
+        timeout_ms, priority
+            As in `submit`, for each item.
+
+        Yields
+        ------
+        object
+            The result of the next item; its error is raised.  Closing the iterator cancels what is outstanding.
+
+        Raises
+        ------
+        SchedulerClosed
+            If the scheduler is shut down meanwhile.
+
+        Notes
+        -----
+        Keeps enough batches outstanding to fill all workers twice.  Waits for room instead of raising `QueueFull`.
+        """
+        stats = self.stats()
+        ahead = min(stats.max_queue_size, 2 * stats.max_batch_size * (stats.capacity + 1))
+        return self._map(items, ahead, timeout_ms, priority)
+
+    def _map(self, items: Iterable[X], ahead: int, timeout_ms: float | None, priority: int) -> Iterator[Y]:
+        outstanding: deque[Future[Y]] = deque()
+        try:
+            for item in items:
+                if len(outstanding) >= ahead:
+                    yield outstanding.popleft().result()
+                outstanding.append(self.submit_waiting(item, timeout_ms=timeout_ms, priority=priority))
+            while outstanding:
+                yield outstanding.popleft().result()
+        finally:
+            for future in outstanding:
+                future.cancel()
+
+    async def submit_wait(self, item: X, *, timeout_ms: float | None = None, priority: int = 0) -> Future[Y]:
+        """Queue one item and return its future, waiting for room without blocking the event loop.
+
+        Parameters, result and errors as in `submit`, but for `QueueFull`: it waits until there is room, or until
+        `timeout_ms` has passed, which the future then tells.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> async def main(scheduler):
+        ...     future = await scheduler.submit_wait(20)
+        ...     return await future
+        >>> with Scheduler(lambda xs: [x + 1 for x in xs], max_queue_size=1, metrics=False) as scheduler:
+        ...     asyncio.run(main(scheduler))
+        21
+        """
+        dispatcher = self.dispatcher
+        loop = asyncio.get_running_loop()
+        deadline_ns = self.deadline_ns(timeout_ms)
+        future: Future[Y] | None = dispatcher.try_submit(item, deadline_ns, priority)
+        while future is None:
+            turn: asyncio.Future[None] = loop.create_future()
+            waiter = functools.partial(_give_turn, loop, turn)
+            dispatcher.enter_room(waiter)
+            try:
+                # Having queued for room first, no room that comes from here on can be missed.
+                future = dispatcher.try_submit(item, deadline_ns, priority)
+                if future is None:
+                    await asyncio.wait([turn], timeout=dispatcher.seconds_until(deadline_ns))
+            finally:
+                dispatcher.leave_room(waiter)
+        return future
+
+    def flush(self) -> None:
+        """Let everything that is queued now leave without waiting for company, as workers become free."""
+        self.dispatcher.flush()
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until everything accepted so far has ended; nothing of it waits for company any more.
+
+        The scheduler stays open, and what is submitted meanwhile is not waited for.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Longest wait, seconds; None waits without end.
+
+        Returns
+        -------
+        bool
+            Whether it all ended in time.
+
+        Raises
+        ------
+        WouldDeadlock
+            If this thread is one that has to compute some of it.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        self.dispatcher.flush(drain=True)
+        for future in self.dispatcher.pending():
+            try:
+                future.exception(None if until is None else until - time.monotonic())
+            except TimeoutError:
+                return False
+            except concurrent.futures.CancelledError:
+                pass
+        return True
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more requests, and answer those accepted; again does no harm.
+
+        Parameters
+        ----------
+        wait : bool, default True
+            Whether to wait until all are answered and the threads have ended.
+        cancel_futures : bool, default False
+            Cancel what is still queued instead of computing it.
+
+        Raises
+        ------
+        WouldDeadlock
+            With `wait`, if this thread is one that has to compute an answer; the scheduler is shut down all the same.
+        """
+        self._close(cancel_futures)
+        if wait:
+            self.drain()
+            self.dispatcher.join()
+
+    def _close(self, cancel_futures: bool) -> None:
+        self.dispatcher.close()
+        if cancel_futures:
+            self.dispatcher.clear()
+        if self._shown:
+            self._shown = False
+            _metrics.unregister(self._registry, self)
+
+    def reconfigure(
+        self,
+        *,
+        max_batch_size: int | Unchanged = UNCHANGED,
+        max_latency_ms: float | None | Unchanged = UNCHANGED,
+        max_wait_ms: float | None | Unchanged = UNCHANGED,
+        timeout_ms: float | None | Unchanged = UNCHANGED,
+        policy: Literal["immediate", "fixed"] | None | Unchanged = UNCHANGED,
+        max_queue_size: int | Unchanged = UNCHANGED,
+        max_concurrent_batches: int | Unchanged = UNCHANGED,
+    ) -> None:
+        """Change what is given, all at once or, on a bad value, nothing; from the next decision on.
+
+        Parameters and errors as at construction.  What is queued stays, also above a smaller `max_queue_size`; what
+        runs is not disturbed; a new `timeout_ms` holds for new requests.
+
+        Examples
+        --------
+        >>> with Scheduler(lambda xs: xs, metrics=False) as scheduler:
+        ...     scheduler.reconfigure(max_batch_size=64, max_wait_ms=5)
+        ...     scheduler.stats().policy
+        'fixed'
+        """
+        options = engine_options(
+            max_batch_size=max_batch_size,
+            max_wait_ms=max_wait_ms,
+            max_latency_ms=max_latency_ms,
+            max_queue_size=max_queue_size,
+            policy=policy,
+            max_wait_now_ns=self.stats().max_wait_ns,
+        )
+        capacity = None
+        if not isinstance(max_concurrent_batches, Unchanged):
+            capacity = integer("max_concurrent_batches", max_concurrent_batches, 1, MAX_CONCURRENT_BATCHES)
+        if not isinstance(timeout_ms, Unchanged):
+            timeout_ns = nanoseconds("timeout_ms", timeout_ms)
+            self.dispatcher.set_timeout_ns(timeout_ns)
+        size = options.get("max_batch_size", 0)
+        if size > self._bounds[-1] and len(self._bounds) < _metrics.MAX_BUCKETS:
+            self._bounds = options["batch_size_bounds"] = (*self._bounds, size)
+        self.dispatcher.reconfigure(options, capacity)
+
+    def stats(self) -> Stats:
+        """Return a snapshot of everything counted; its parts agree with each other."""
+        return self.dispatcher.engine.stats()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.shutdown()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._close(False)
+        loop = asyncio.get_running_loop()
+        for future in self.dispatcher.pending():
+            ended: asyncio.Future[None] = loop.create_future()
+            future.add_done_callback(functools.partial(_give_turn, loop, ended))
+            await ended
+        await asyncio.to_thread(self.dispatcher.join)
+
+    def __del__(self) -> None:
+        if self.dispatcher is not None and not self.dispatcher.closed:
+            warnings.warn(
+                f"scheduler {self.name!r} was not shut down; use it in `with` or call shutdown()",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+            self.dispatcher.close()
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        state = "shut down" if self.closed else f"{stats.queued} queued, {stats.running} running"
+        return f"<Scheduler {self.name!r}: {state}>"
+
+
+def _give_turn(loop: asyncio.AbstractEventLoop, turn: asyncio.Future[None], _: object = None) -> bool:
+    """Wake a coroutine, from any thread; False if its loop is closed and nobody can be woken."""
+    try:
+        loop.call_soon_threadsafe(_set_turn, turn)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _set_turn(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return str(getattr(fn, "__name__", type(fn).__name__)).strip("<>")
