@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t
 from batchcore._lock cimport Lock
 from batchcore.engine cimport Engine
 from batchcore.machine cimport Decision
-from batchcore.future cimport BaseFuture, Owner, Parker
+from batchcore.future cimport BaseFuture, FanOut, Owner, Parker
 
 
 cdef class Batch:
@@ -29,6 +29,7 @@ cdef class Dispatcher(Owner):
     cdef int64_t armed_ns               # a timer is set for this instant; NEVER_NS: none
     cdef bint coming                    # somebody is about to decide
     cdef set running                    # batches in flight
+    cdef FanOut fan_out
     cdef object room                    # deque of callables, one for each who waits for room in the queue
 
     cdef BaseFuture submit(self, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority)

@@ -122,6 +122,7 @@ cdef class Dispatcher(Owner):
         self.timeout_ns = NEVER_NS
         self.armed_ns = self.wake_at_ns = NEVER_NS
         self.running = set()
+        self.fan_out = FanOut.__new__(FanOut)
         self.room = collections.deque()
 
     # --- requests come and go
@@ -266,16 +267,14 @@ cdef class Dispatcher(Owner):
         return 0
 
     cdef bint cancel_request(self, BaseFuture future) except -1:
-        cdef FanOut fan_out
         cdef bint cancelled
         lock(&self.lock)
         cancelled = machine_cancel(&self.engine.machine, monotonic_ns(), &future.entry)
         unlock(&self.lock)
         if cancelled:
             Py_DECREF(future)
-            fan_out = FanOut.__new__(FanOut)
-            end_future(future, CANCELLED, None, fan_out)
-            fan_out.wake()
+            end_future(future, CANCELLED, None, self.fan_out)
+            self.fan_out.wake()
             if self.room:
                 self.admit()
         return cancelled
@@ -311,7 +310,7 @@ cdef class Dispatcher(Owner):
             unlock(&self.lock)
             batch = self.batch_of(&decision) if decision.kind == DISPATCH else None
             if decision.expired != NULL:
-                end_futures(futures_of(decision.expired), EXPIRED, None)
+                end_futures(futures_of(decision.expired), EXPIRED, None, self.fan_out)
             if self.room:
                 self.admit()
             if batch is not None:
@@ -336,7 +335,6 @@ cdef class Dispatcher(Owner):
     cpdef int finish(self, Batch batch, object results) except -1:
         """End a batch with what `fn` returned: a sequence of results, with exception objects in the place of some."""
         cdef list values
-        cdef FanOut fan_out
         cdef BaseFuture future
         cdef Py_ssize_t i, n = len(batch.futures)
         cdef Py_ssize_t failed = 0
@@ -348,15 +346,14 @@ cdef class Dispatcher(Owner):
             failed += PyExceptionInstance_Check(values[i])
         if not self.leave(batch, failed):
             return 0
-        fan_out = FanOut.__new__(FanOut)
         for i in range(n):
             future = <BaseFuture>batch.futures[i]
             value = values[i]
             if failed and PyExceptionInstance_Check(value):
-                end_future(future, FAILED, failure_of(value), fan_out)
+                end_future(future, FAILED, failure_of(value), self.fan_out)
             else:
-                end_future(future, COMPLETED, value, fan_out)
-        return fan_out.wake()
+                end_future(future, COMPLETED, value, self.fan_out)
+        return self.fan_out.wake()
 
     cpdef int fail(self, Batch batch, object error) except -1:
         """End a batch with the error that `fn` raised: every caller gets that very object."""
@@ -364,7 +361,7 @@ cdef class Dispatcher(Owner):
         if not self.leave(batch, n):
             return 0
         note(error, f"batch {batch.id} of {n} request{'s' if n > 1 else ''} in scheduler {self.name!r}", "batch ")
-        return end_futures(batch.futures, FAILED, failure_of(error))
+        return end_futures(batch.futures, FAILED, failure_of(error), self.fan_out)
 
     cdef bint leave(self, Batch batch, int64_t failed) except -1:
         """Count a batch as done; False if it was abandoned before (by a fork or at exit)."""
@@ -441,7 +438,7 @@ cdef class Dispatcher(Owner):
         lock(&self.lock)
         chain = machine_clear(&self.engine.machine, monotonic_ns(), status)
         unlock(&self.lock)
-        end_futures(futures_of(chain), status, words)
+        end_futures(futures_of(chain), status, words, self.fan_out)
         self.admit()
 
     def abandon(self, words):
@@ -453,12 +450,13 @@ cdef class Dispatcher(Owner):
             lock(&self.lock)
             machine_abandon(&self.engine.machine, monotonic_ns(), len(batch.futures))
             unlock(&self.lock)
-            end_futures(batch.futures, SHUT_DOWN, words)
+            end_futures(batch.futures, SHUT_DOWN, words, self.fan_out)
 
     def after_fork(self):
         """Start clean in a forked child: its copies of the parent's requests end, the parent answers its own."""
         self.armed_ns = NEVER_NS
         self.coming = False
+        self.fan_out = FanOut.__new__(FanOut)
         self.room.clear()
         self.abandon("the process forked; the request was left to the parent")
 

@@ -16,11 +16,11 @@ from batchcore import records
 from batchcore.errors import QueueFull, SchedulerClosed
 
 from batchcore._types cimport (
-    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, ENDED, EXPIRED, FAILED, FIXED, FLUSH, IDLE, IMMEDIATE, NEVER_NS, NEW,
+    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, ENDED, EXPIRED, FAILED, FIXED, FLUSH, IMMEDIATE, NEVER_NS, NEW,
     NO_ROOM, PolicyId, QUEUED, RUNNING, SHUT_DOWN, START_NS, WAIT,
 )
 from batchcore.cost cimport cost_known, cost_predict_ns
-from batchcore.histogram cimport Histogram, MAX_BOUNDS
+from batchcore.histogram cimport CARRY, Histogram, MAX_BOUNDS
 from batchcore.machine cimport (
     Config, Decision, Entry, Machine, machine_cancel, machine_close, machine_complete, machine_decide, machine_flush,
     machine_next_wakeup_ns, machine_reject, machine_submit, machine_tell, of_expiry,
@@ -97,7 +97,7 @@ cdef object snapshot(const Histogram *histogram):
     return records.Histogram(
         bounds=tuple([histogram.bounds[i] for i in range(histogram.size)]),
         counts=tuple([histogram.counts[i] for i in range(histogram.size + 1)]),
-        sum=histogram.sum,
+        sum=histogram.carried * <object>CARRY + histogram.sum,
     )
 
 
@@ -279,7 +279,8 @@ cdef class Engine:
         -------
         batchcore.records.Decision
         """
-        cdef Decision decision = Decision(kind=IDLE)
+        cdef Decision decision
+        memset(&decision, 0, sizeof(Decision))
         machine_decide(&self.machine, instant("now_ns", now_ns), &decision)
         expired = requests_of(decision.expired)
         batch = requests_of(decision.batch)

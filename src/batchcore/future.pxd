@@ -43,10 +43,9 @@ cdef class Awaiter(Listener):
 
 
 cdef class FanOut:
-    """The awaiters that one batch wakes, by event loop, so that each loop is woken once."""
-    cdef object loop        # the one seen last
-    cdef list awaiters      # its awaiters
-    cdef dict by_loop       # loop -> awaiters
+    """Awaiters to be woken, by event loop, so that each loop is woken once."""
+    cdef dict scheduled     # loop -> its awaiters; a wake-up of the loop is under way or in `fresh`
+    cdef list fresh         # loops whose wake-up `wake` has to schedule
     cdef int add(self, Awaiter awaiter) except -1
     cdef int wake(self) except -1
 
@@ -66,4 +65,4 @@ cdef Parker take_parker()
 cdef int give_parker(Parker parker) except -1
 cdef BaseFuture new_future(object item, Owner owner)
 cdef int end_future(BaseFuture future, Status status, object payload, FanOut fan_out) except -1
-cdef int end_futures(list futures, Status status, object payload) except -1
+cdef int end_futures(list futures, Status status, object payload, FanOut fan_out) except -1

@@ -250,44 +250,54 @@ cdef class Awaiter(Listener):
 
 
 def wake_awaiters(list awaiters not None):
-    """Resume the tasks of one loop that one batch has answered; scheduled once a batch and loop."""
+    """Resume tasks of this loop, one after the other."""
+    cdef Awaiter awaiter
     cdef Py_ssize_t i
     for i in range(len(awaiters)):
+        awaiter = <Awaiter>awaiters[i]
         try:
-            (<Awaiter>awaiters[i]).wake()
+            awaiter.wake()
         except (SystemExit, KeyboardInterrupt):
-            if i + 1 < len(awaiters):
-                (<Awaiter>awaiters[i]).loop.call_soon(wake_awaiters, awaiters[i + 1:])
+            awaiter.loop.call_soon(wake_awaiters, awaiters[i + 1:])
             raise
         except BaseException as error:
-            loop = (<Awaiter>awaiters[i]).loop
-            loop.call_exception_handler({"message": "exception while waking a task", "exception": error})
+            awaiter.loop.call_exception_handler({"message": "exception while waking a task", "exception": error})
 
 
 cdef class FanOut:
+    def __cinit__(self):
+        self.scheduled = {}
+        self.fresh = []
+
     cdef int add(self, Awaiter awaiter) except -1:
-        if awaiter.loop is not self.loop:
-            if self.by_loop is None:
-                self.by_loop = {}
-            self.loop = awaiter.loop
-            self.awaiters = self.by_loop.setdefault(self.loop, [])
-        self.awaiters.append(awaiter)
+        cdef list awaiters = <list>self.scheduled.get(awaiter.loop)
+        if awaiters is None:
+            self.scheduled[awaiter.loop] = awaiters = []
+            self.fresh.append(awaiter.loop)
+        awaiters.append(awaiter)
         return 0
 
     cdef int wake(self) except -1:
-        if self.by_loop is None:
-            return 0
-        here = _get_running_loop()
-        for loop, awaiters in self.by_loop.items():
+        """Schedule one wake-up for each loop that has none under way; call it after the last `add` of a batch."""
+        while self.fresh:
             try:
-                if loop is here:
-                    loop.call_soon(wake_awaiters, awaiters)
+                loop = self.fresh.pop()
+            except IndexError:
+                break
+            try:
+                if loop is _get_running_loop():
+                    loop.call_soon(self.run, loop)
                 else:
-                    loop.call_soon_threadsafe(wake_awaiters, awaiters)
+                    loop.call_soon_threadsafe(self.run, loop)
             except Exception:
+                self.scheduled.pop(loop, None)
                 if not loop.is_closed():    # else nobody is left to wake
                     PyErr_WriteUnraisable(loop)
         return 0
+
+    def run(self, loop):
+        """Wake what has gathered for this loop; called by it."""
+        wake_awaiters(self.scheduled.pop(loop))
 
 
 # --- the future
@@ -553,9 +563,8 @@ cdef int end_future(BaseFuture future, Status status, object payload, FanOut fan
     return 0
 
 
-cdef int end_futures(list futures, Status status, object payload) except -1:
+cdef int end_futures(list futures, Status status, object payload, FanOut fan_out) except -1:
     """End several requests alike."""
-    cdef FanOut fan_out = FanOut.__new__(FanOut)
     cdef BaseFuture future
     for future in futures:
         end_future(future, status, payload, fan_out)

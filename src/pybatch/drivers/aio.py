@@ -4,8 +4,9 @@ The host is the loop of the first caller that has one.  Callers without a loop a
 started when first needed, until somebody with a loop comes.  A host that was closed, or that is not running when it is
 asked, is left for another; batches already running stay where they began.
 
-`take` is called from a callback of the host, never from inside a task, and each batch is a task of its own.  A callback
-that its loop drops unrun (`_Nudge`) and a task that its loop never finishes (`_sweep`) are noticed and made good.
+A server task lives as a worker thread does: it takes a batch, asks for another server if there is more to do, runs the
+batch, and ends when there is nothing left to take.  A server that its loop drops before the first step (`_Nudge`) and a
+batch that its loop never finishes (`_sweep`) are noticed and made good.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 import time
 from asyncio import AbstractEventLoop, Task, TimerHandle
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from batchcore.dispatcher import Batch, Dispatcher
 from batchcore.engine import Engine
@@ -24,6 +25,9 @@ from batchcore.errors import BatchAborted, WouldDeadlock
 from batchcore.future import BaseFuture
 
 __all__ = ["LoopDispatcher"]
+
+LONGEST_TURN_S = 0.001
+"""How long a server goes on without letting the loop's other tasks run, seconds, where `fn` does not."""
 
 HEARTBEAT_NS = 1_000_000_000
 """How often a blocked caller looks whether the host is still there, ns."""
@@ -48,19 +52,19 @@ class LoopDispatcher(Dispatcher):
         self._own: _LoopThread | None = None
         self._own_lock = threading.Lock()
         self._timer: tuple[float, _Nudge, TimerHandle] | None = None
-        self._tasks: dict[Task[None], Batch] = {}
+        self._serving: dict[Batch, Task[Any]] = {}
 
     def signal(self) -> int:
-        """Have the host call `take` soon."""
+        """Have a server start on the host."""
         here = asyncio._get_running_loop()
         host = self._choose(here)
+        if host is here:
+            self.serve_on(host, _Nudge(self, host))
+            return 0
         while True:
-            nudge = _Nudge(self)
+            nudge = _Nudge(self, host)
             try:
-                if host is here:
-                    host.call_soon(nudge)
-                else:
-                    host.call_soon_threadsafe(nudge)
+                host.call_soon_threadsafe(nudge)
             except RuntimeError:  # closed since we looked
                 nudge.done = True
                 host = self._own_loop()
@@ -87,15 +91,9 @@ class LoopDispatcher(Dispatcher):
             self._host = self._own.loop
             return self._own.loop
 
-    def drive(self) -> None:
-        """Start what the engine gives and set the timer; called by a loop."""
-        loop = asyncio.get_running_loop()
-        while (batch := self.take()) is not None:
-            task = loop.create_task(self._run(batch), name=f"pybatch-{self.name}-batch-{batch.id}")
-            self._tasks[task] = batch
-            task.add_done_callback(self._reap)
-        self._set_timer(loop, self.wake_at)
-        self._stop_if_done()
+    def serve_on(self, loop: AbstractEventLoop, nudge: _Nudge) -> None:
+        """Start a server; called on its loop."""
+        loop.create_task(self._serve(nudge))
 
     def _set_timer(self, loop: AbstractEventLoop, when: float | None) -> None:
         if self._timer is not None:
@@ -110,24 +108,32 @@ class LoopDispatcher(Dispatcher):
             nudge = _Nudge(self, loop)
             self._timer = (when, nudge, loop.call_later(max(0.0, when - time.monotonic()), nudge))
 
-    async def _run(self, batch: Batch) -> None:
+    async def _serve(self, nudge: _Nudge) -> None:
+        nudge.done = True
+        task = cast("Task[Any]", asyncio.current_task())
+        loop = task.get_loop()
+        yielded_at = time.monotonic()
         try:
-            results = await self.fn(batch.take_items())
+            while (batch := self.take()) is not None:
+                self._serving[batch] = task
+                self.hand_over()
+                try:
+                    self.finish(batch, await self.fn(batch.take_items()))
+                except BaseException as error:
+                    self.fail(batch, error)
+                    if not isinstance(error, Exception):
+                        raise
+                finally:
+                    self._serving.pop(batch, None)
+                if time.monotonic() - yielded_at > LONGEST_TURN_S:
+                    await asyncio.sleep(0)
+                    yielded_at = time.monotonic()
         except BaseException as error:
-            self.fail(batch, error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            self.finish(batch, results)
-        self.hand_over()
-
-    def _reap(self, task: Task[None]) -> None:
-        """See to a task that ended in whichever way, also before its first step."""
-        batch = self._tasks.pop(task, None)
-        if task.cancelled() or task.exception() is not None:
-            if batch is not None:
-                self.fail(batch, asyncio.CancelledError())
+            if not isinstance(error, asyncio.CancelledError | GeneratorExit):
+                task.add_done_callback(Task.exception)  # the loop raises it: it need not be logged as well
             self._leave_host()
+            raise
+        self._set_timer(loop, self.wake_at)
         self._stop_if_done()
 
     def _leave_host(self) -> None:
@@ -141,15 +147,15 @@ class LoopDispatcher(Dispatcher):
 
     def _sweep(self) -> None:
         """End the batches whose loop was closed under them."""
-        for task, batch in list(self._tasks.items()):
+        for batch, task in list(self._serving.items()):
             if task.get_loop().is_closed():
-                self._tasks.pop(task, None)
+                self._serving.pop(batch, None)
                 self.fail(batch, BatchAborted("the event loop that ran the batch was closed"))
 
     def before_blocking(self, future: BaseFuture | None) -> int:
         """Refuse to block the loop that has to compute the answer."""
         here = asyncio._get_running_loop()
-        if here is not None and (here is self._host or any(task.get_loop() is here for task in list(self._tasks))):
+        if here is not None and (here is self._host or any(task.get_loop() is here for task in list(self._serving.values()))):
             raise WouldDeadlock(
                 f"this thread's event loop computes the answer of scheduler {self.name!r} and must not be blocked: "
                 "await the future instead"
@@ -177,16 +183,16 @@ class LoopDispatcher(Dispatcher):
             own.join(timeout)
 
     def _stop_if_done(self) -> None:
-        if self._own is not None and self.closed and self.idle and not self._tasks:
+        if self._own is not None and self.closed and self.idle:
             self._own.stop()
 
     def after_fork(self) -> None:
         """Start clean in a forked child."""
         # Closing the parent's loops here would reach into what both processes share (epoll): they are left alone.
-        _left_to_parent.append((self._host, self._own, self._timer, self._tasks))
+        _left_to_parent.append((self._host, self._own, self._timer, self._serving))
         self._host = self._own = self._timer = None
         self._own_lock = threading.Lock()
-        self._tasks = {}
+        self._serving = {}
         super().after_fork()
 
 
@@ -194,19 +200,18 @@ _left_to_parent: list[Any] = []
 
 
 class _Nudge:
-    """A callback that makes its dispatcher look, and tells it if its loop was closed before it could."""
+    """A callback that starts a server, and tells the dispatcher if its loop was closed before that could take a step."""
 
     __slots__ = ("dispatcher", "done", "loop")
 
-    def __init__(self, dispatcher: LoopDispatcher, loop: AbstractEventLoop | None = None) -> None:
+    def __init__(self, dispatcher: LoopDispatcher, loop: AbstractEventLoop) -> None:
         self.dispatcher = dispatcher
         self.loop = loop
         self.done = False
 
     def __call__(self) -> None:
         if not self.done:
-            self.done = True
-            self.dispatcher.drive()
+            self.dispatcher.serve_on(self.loop, self)
 
     def __del__(self) -> None:
         if not self.done and not sys.is_finalizing():
