@@ -14,13 +14,14 @@ cdef class Batch:
     cdef readonly list items            # what fn is given; taken away by `take_items`
     cdef list futures                   # of the items, in the same order
     cdef int64_t dispatched_at_ns
+    cdef readonly object fn             # what to run
     cpdef list take_items(self)
 
 
 cdef class Dispatcher(Owner):
     cdef object __weakref__
     cdef readonly Engine engine
-    cdef readonly object fn
+    cdef object fn                      # the user's function; None while nothing is queued
     cdef public str name                # for messages
     cdef int64_t timeout_ns      # of a request that names none; NEVER_NS: none
     cdef public bint block              # on_full="block"
@@ -32,16 +33,17 @@ cdef class Dispatcher(Owner):
     cdef FanOut fan_out
     cdef object room                    # deque of callables, one for each who waits for room in the queue
 
-    cdef BaseFuture submit(self, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority)
-    cdef list submit_all(self, list items, int64_t deadline_ns, int64_t now_ns, int32_t priority)
-    cdef BaseFuture offer(self, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority)
-    cdef BaseFuture submit_blocking(self, object item, int64_t deadline_ns, int32_t priority)
+    cdef BaseFuture submit(self, object fn, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority)
+    cdef list submit_all(self, object fn, list items, int64_t deadline_ns, int64_t now_ns, int32_t priority)
+    cdef BaseFuture offer(self, object fn, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority)
+    cdef BaseFuture submit_blocking(self, object fn, object item, int64_t deadline_ns, int32_t priority)
     cdef bint due(self) noexcept
     cdef void settle(self, Parker parker) noexcept
     cpdef int hand_over(self) except -1
     cdef int admit(self) except -1
     cdef Batch batch_of(self, const Decision *decision)
     cdef bint leave(self, Batch batch, int64_t failed) except -1
+    cpdef int let_go(self) except -1
     cpdef int signal(self) except -1
     cpdef Batch take(self, Parker parker=*)
     cpdef int finish(self, Batch batch, object results) except -1
@@ -49,5 +51,6 @@ cdef class Dispatcher(Owner):
 
 
 cdef class Submitter:
-    cdef public Dispatcher dispatcher
+    cdef readonly Dispatcher dispatcher
+    cdef readonly object fn             # the user's function
     cdef int64_t deadline_from(self, int64_t now_ns, object timeout_ms) except? -1

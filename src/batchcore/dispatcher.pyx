@@ -56,10 +56,10 @@ cdef int64_t timeout_ns_of(object timeout_ms) except? -1:
         value = float(timeout_ms)
     else:
         raise TypeError(f"timeout_ms must be a number of milliseconds or None, not {timeout_ms!r}")
-    if not -c_max_duration_ms <= value <= c_max_duration_ms:
+    if not (value <= c_max_duration_ms and value > -math.inf):
         raise ValueError(
             f"timeout_ms is {timeout_ms!r}; it must be at most {MAX_DURATION_MS:g}, and None where there is no limit")
-    return <int64_t>(value * 1e6)
+    return <int64_t>(max(value, -c_max_duration_ms) * 1e6)
 
 
 cdef list futures_of(Entry *chain):
@@ -83,7 +83,11 @@ cdef list results_of(object results, Py_ssize_t n):
         hint = "; is it an async function behind a sync one?" if hasattr(results, "__await__") else ""
         raise InvalidBatchResult(
             f"fn must return a sequence with one result an item, such as a list, not {type(results).__name__}{hint}")
-    cdef list values = list(results)
+    cdef list values
+    try:
+        values = list(results)
+    except TypeError as error:
+        raise InvalidBatchResult(f"fn returned {type(results).__name__}, which is no sequence: {error}") from error
     if len(values) != n:
         raise BatchSizeMismatch(f"fn was given {n} items and returned {len(values)} results")
     return values
@@ -109,15 +113,17 @@ cdef class Dispatcher(Owner):
     ----------
     engine : Engine
         Used by nobody else.
-    fn : callable
-        Takes a list of items, returns a sequence of as many results.
     name : str
         For messages.
+
+    Notes
+    -----
+    Threads and loops hold the dispatcher, people hold the `Submitter`, and only the latter holds ``fn`` for good: an
+    object whose method is ``fn`` and which holds its own scheduler can be collected once nothing is queued.
     """
 
-    def __init__(self, Engine engine not None, fn, str name not None):
+    def __init__(self, Engine engine not None, str name not None):
         self.engine = engine
-        self.fn = fn
         self.name = name
         self.timeout_ns = NEVER_NS
         self.armed_ns = self.wake_at_ns = NEVER_NS
@@ -134,7 +140,7 @@ cdef class Dispatcher(Owner):
         self.coming = True
         return True
 
-    cdef BaseFuture offer(self, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority):
+    cdef BaseFuture offer(self, object fn, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority):
         """Queue an item; None if there is no room."""
         cdef BaseFuture future = new_future(item, self)
         cdef bint signal = False
@@ -143,6 +149,8 @@ cdef class Dispatcher(Owner):
         answer = machine_submit(&self.engine.machine, now_ns, &future.entry, deadline_ns, priority)
         if answer == ACCEPTED:
             Py_INCREF(future)
+            if self.fn is None:
+                self.fn = fn
             signal = self.due()
         unlock(&self.lock)
         if answer == ACCEPTED:
@@ -163,21 +171,21 @@ cdef class Dispatcher(Owner):
     def closed_error(self):
         return SchedulerClosed(f"scheduler {self.name!r} is shut down and takes no more requests")
 
-    cdef BaseFuture submit(self, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority):
-        cdef BaseFuture future = self.offer(item, deadline_ns, now_ns, priority)
+    cdef BaseFuture submit(self, object fn, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority):
+        cdef BaseFuture future = self.offer(fn, item, deadline_ns, now_ns, priority)
         if future is None:
             if self.block and _get_running_loop() is None:
-                return self.submit_blocking(item, deadline_ns, priority)
+                return self.submit_blocking(fn, item, deadline_ns, priority)
             raise self.refuse(1)
         return future
 
-    cdef list submit_all(self, list items, int64_t deadline_ns, int64_t now_ns, int32_t priority):
+    cdef list submit_all(self, object fn, list items, int64_t deadline_ns, int64_t now_ns, int32_t priority):
         """Queue all items in one go, or none."""
         cdef Machine *machine = &self.engine.machine
         cdef BaseFuture future
         cdef bint signal, fits
         if self.block and _get_running_loop() is None:
-            return [self.submit(item, deadline_ns, now_ns, priority) for item in items]
+            return [self.submit(fn, item, deadline_ns, now_ns, priority) for item in items]
         cdef list futures = [new_future(item, self) for item in items]
         lock(&self.lock)
         if machine.closed:
@@ -188,6 +196,8 @@ cdef class Dispatcher(Owner):
             for future in futures:
                 if machine_submit(machine, now_ns, &future.entry, deadline_ns, priority) == ACCEPTED:
                     Py_INCREF(future)
+                    if self.fn is None:
+                        self.fn = fn
         signal = self.due()
         unlock(&self.lock)
         if not fits:
@@ -210,7 +220,7 @@ cdef class Dispatcher(Owner):
         return QueueFull(
             f"queue is full: {self.engine.machine.queued} of {self.engine.machine.config.max_queue_size}; {remedy}")
 
-    cdef BaseFuture submit_blocking(self, object item, int64_t deadline_ns, int32_t priority):
+    cdef BaseFuture submit_blocking(self, object fn, object item, int64_t deadline_ns, int32_t priority):
         """Sleep until there is room, or the deadline has come."""
         cdef Parker parker
         cdef BaseFuture future
@@ -221,7 +231,7 @@ cdef class Dispatcher(Owner):
             self.room.append(parker)
             try:
                 # Having queued for room first, no room that comes from here on can be missed.
-                future = self.offer(item, deadline_ns, monotonic_ns(), priority)
+                future = self.offer(fn, item, deadline_ns, monotonic_ns(), priority)
                 if future is not None:
                     return future
                 if deadline_ns != NEVER_NS:
@@ -231,10 +241,6 @@ cdef class Dispatcher(Owner):
             finally:
                 self.leave_room(parker)
                 self.after_blocking()
-
-    def try_submit(self, item, int64_t deadline_ns, priority):
-        """Queue an item and return its future, or None if there is no room."""
-        return self.offer(item, deadline_ns, monotonic_ns(), priority_of(priority))
 
     def seconds_until(self, int64_t deadline_ns):
         """How long until an instant, seconds, never negative; None where there is none."""
@@ -322,6 +328,7 @@ cdef class Dispatcher(Owner):
         batch.id = decision.batch_id
         batch.reason = REASONS[<int>decision.reason]
         batch.dispatched_at_ns = decision.at_ns
+        batch.fn = self.fn
         batch.futures = futures_of(decision.batch)
         batch.items = [(<BaseFuture>future).take_item() for future in batch.futures]
         self.running.add(batch)
@@ -421,6 +428,24 @@ cdef class Dispatcher(Owner):
             self.signal()
         return 0
 
+    def start_over(self):
+        """Forget the timer and whoever was coming; True if somebody must be signalled, who is coming from here on."""
+        lock(&self.lock)
+        self.coming = False
+        self.armed_ns = NEVER_NS
+        signal = self.due()
+        unlock(&self.lock)
+        return signal
+
+    cpdef int let_go(self) except -1:
+        """Drop `fn` while nothing is queued."""
+        lock(&self.lock)
+        fn = self.fn
+        if self.engine.machine.queued == 0:
+            self.fn = None
+        unlock(&self.lock)
+        return 0
+
     @property
     def closed(self):
         """Whether `close` was called."""
@@ -506,6 +531,11 @@ cdef class Submitter:
 
     __class_getitem__ = classmethod(types.GenericAlias)
 
+    def serve_with(self, Dispatcher dispatcher not None, fn not None):
+        """Say who runs the batches, and with what; called once, by the constructor."""
+        self.dispatcher = dispatcher
+        self.fn = fn
+
     def submit(self, item, *, timeout_ms=None, priority=0):
         """Queue one item and return its future at once.
 
@@ -545,7 +575,8 @@ cdef class Submitter:
         2
         """
         cdef int64_t now_ns = monotonic_ns()
-        return self.dispatcher.submit(item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority))
+        return self.dispatcher.submit(
+            self.fn, item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority))
 
     def submit_many(self, items, *, timeout_ms=None, priority=0):
         """Queue several items in one go and return their futures, in order.
@@ -582,15 +613,19 @@ cdef class Submitter:
         cdef int32_t rank = priority_of(priority)
         cdef list values = list(items)
         cdef int64_t now_ns = monotonic_ns()
-        return self.dispatcher.submit_all(values, self.deadline_from(now_ns, timeout_ms), now_ns, rank)
+        return self.dispatcher.submit_all(self.fn, values, self.deadline_from(now_ns, timeout_ms), now_ns, rank)
 
     def submit_waiting(self, item, *, timeout_ms=None, priority=0):
         """Queue one item like `submit`, but wait for room whatever ``on_full`` says.  For threads without a loop."""
         cdef int64_t now_ns = monotonic_ns()
         cdef int64_t deadline_ns = self.deadline_from(now_ns, timeout_ms)
         cdef int32_t rank = priority_of(priority)
-        cdef BaseFuture future = self.dispatcher.offer(item, deadline_ns, now_ns, rank)
-        return self.dispatcher.submit_blocking(item, deadline_ns, rank) if future is None else future
+        cdef BaseFuture future = self.dispatcher.offer(self.fn, item, deadline_ns, now_ns, rank)
+        return self.dispatcher.submit_blocking(self.fn, item, deadline_ns, rank) if future is None else future
+
+    def try_submit(self, item, int64_t deadline_ns, priority):
+        """Queue an item and return its future, or None if there is no room."""
+        return self.dispatcher.offer(self.fn, item, deadline_ns, monotonic_ns(), priority_of(priority))
 
     def deadline_ns(self, timeout_ms):
         """The deadline of a request submitted now."""
@@ -600,7 +635,7 @@ cdef class Submitter:
         """Submit one item and wait for its result; parameters and errors as in `submit` and `Future.result`."""
         cdef int64_t now_ns = monotonic_ns()
         return self.dispatcher.submit(
-            item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority)).result()
+            self.fn, item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority)).result()
 
     cdef int64_t deadline_from(self, int64_t now_ns, object timeout_ms) except? -1:
         if timeout_ms is not None:

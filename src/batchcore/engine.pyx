@@ -20,7 +20,7 @@ from batchcore._types cimport (
     NO_ROOM, PolicyId, QUEUED, RUNNING, SHUT_DOWN, START_NS, WAIT,
 )
 from batchcore.cost cimport cost_known, cost_predict_ns
-from batchcore.histogram cimport CARRY, Histogram, MAX_BOUNDS
+from batchcore.histogram cimport CARRY, Histogram, MAX_BOUNDS, histogram_extend
 from batchcore.machine cimport (
     Config, Decision, Entry, Machine, machine_cancel, machine_close, machine_complete, machine_decide, machine_flush,
     machine_next_wakeup_ns, machine_reject, machine_submit, machine_tell, of_expiry,
@@ -77,16 +77,11 @@ cdef int64_t duration(str name, object value) except? -1:
 
 
 cdef int set_bounds(Histogram *histogram, str name, object bounds) except -1:
-    """Give a histogram its bounds, or more of them; the counts below stay."""
     cdef list checked = [integer(f"{name}[{i}]", bound, 0, MAX_DURATION_NS) for i, bound in enumerate(bounds)]
     if not 1 <= len(checked) <= MAX_BOUNDS:
         raise ValueError(f"{name} has {len(checked)} bounds; it must have from 1 to {MAX_BOUNDS}")
-    if any(a >= b for a, b in zip(checked, checked[1:])):
+    if any([a >= b for a, b in zip(checked, checked[1:])]):
         raise ValueError(f"{name} must be strictly increasing, not {tuple(checked)}")
-    if checked[:histogram.size] != [histogram.bounds[i] for i in range(histogram.size)]:
-        raise ValueError(f"{name} may grow at its end but not change: {tuple(checked)}")
-    if len(checked) > histogram.size and histogram.counts[histogram.size]:
-        raise ValueError(f"{name} cannot grow: there are observations above its last bound")
     for i, bound in enumerate(checked):
         histogram.bounds[i] = bound
     histogram.size = len(checked)
@@ -331,9 +326,11 @@ cdef class Engine:
 
     def reconfigure(
         self, now_ns, *, policy=UNCHANGED, max_batch_size=UNCHANGED, max_wait_ns=UNCHANGED, max_latency_ns=UNCHANGED,
-        max_queue_size=UNCHANGED, batch_size_bounds=UNCHANGED,
+        max_queue_size=UNCHANGED,
     ):
         """Change what is given, all at once or, on a bad value, nothing; the next decision follows it.
+
+        A `max_batch_size` above the last bound of its histogram becomes a bound more, while there is room for one.
 
         Raises
         ------
@@ -343,10 +340,9 @@ cdef class Engine:
         cdef int64_t now = instant("now_ns", now_ns)
         cdef Config config = self.machine.config
         configure(&config, policy, max_batch_size, max_wait_ns, max_latency_ns, max_queue_size)
-        if batch_size_bounds is not UNCHANGED:
-            set_bounds(&self.machine.batch_size, "batch_size_bounds", batch_size_bounds)
         machine_tell(&self.machine, now)
         self.machine.config = config
+        histogram_extend(&self.machine.batch_size, config.max_batch_size)
 
     def flush(self, now_ns):
         """Let everything that is queued now leave without waiting, as workers become free."""

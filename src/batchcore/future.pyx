@@ -12,7 +12,7 @@ Knows nothing of queues, batches and workers beyond `Owner`.
 """
 
 cimport cython
-from cpython.exc cimport PyErr_CheckSignals, PyErr_WriteUnraisable
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.pythread cimport (
     PY_LOCK_ACQUIRED, PY_LOCK_INTR, PyLockStatus, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
@@ -40,6 +40,13 @@ cdef extern from "Python.h":
 
 cdef int64_t LONGEST_SLEEP_NS = 3600 * 1_000_000_000    # far below what any platform's timed wait can count
 cdef tuple NO_ARGUMENTS = ()
+
+
+cdef int report(object error, object source) except -1:
+    """Give an error that has nobody to go to to sys.unraisablehook."""
+    PyErr_SetObject(type(error), error)
+    PyErr_WriteUnraisable(source)
+    return 0
 
 
 cdef class Owner:
@@ -138,8 +145,8 @@ cdef class Callback(Listener):
     cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
         try:
             self.fn(future)
-        except BaseException:
-            PyErr_WriteUnraisable(self.fn)
+        except BaseException as error:
+            report(error, self.fn)
         return 0
 
 
@@ -289,10 +296,10 @@ cdef class FanOut:
                     loop.call_soon(self.run, loop)
                 else:
                     loop.call_soon_threadsafe(self.run, loop)
-            except Exception:
+            except Exception as error:
                 self.scheduled.pop(loop, None)
                 if not loop.is_closed():    # else nobody is left to wake
-                    PyErr_WriteUnraisable(loop)
+                    report(error, loop)
         return 0
 
     def run(self, loop):

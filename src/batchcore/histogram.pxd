@@ -31,3 +31,11 @@ cdef inline void histogram_add(Histogram *histogram, int64_t value) noexcept nog
     if histogram.sum >= CARRY:
         histogram.sum -= CARRY
         histogram.carried += 1
+
+
+cdef inline void histogram_extend(Histogram *histogram, int64_t bound) noexcept nogil:
+    """Add a bound at the end, if it is one, there is room for it, and nothing was counted above the last one yet."""
+    cdef int size = histogram.size
+    if size < MAX_BOUNDS and bound > histogram.bounds[size - 1] and histogram.counts[size] == 0:
+        histogram.bounds[size] = bound
+        histogram.size = size + 1

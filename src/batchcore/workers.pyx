@@ -105,6 +105,7 @@ cdef class ThreadDispatcher(Dispatcher):
         """Sleep until called, or until the timer if this worker holds it."""
         cdef int64_t left_ns = NEVER_NS
         cdef bint called
+        self.let_go()
         if worker is self.timed:
             left_ns = max(self.armed_ns - monotonic_ns(), <int64_t>0)
         called = worker.park(left_ns)
@@ -123,7 +124,7 @@ cdef class ThreadDispatcher(Dispatcher):
     cdef int execute(self, Batch batch) except -1:
         """Run `fn` on a batch; whatever it does, the batch ends and the worker lives on."""
         try:
-            results = self.fn(batch.take_items())
+            results = batch.fn(batch.take_items())
         except BaseException as error:
             self.fail(batch, error)
         else:

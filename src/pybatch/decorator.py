@@ -177,8 +177,9 @@ def batched(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
     9
     >>> square.scheduler.shutdown()
     """
-    if fn is None:
-        return lambda fn: batched(fn, **options)
-    if not callable(fn):
-        raise TypeError(f"batched takes a function, not {fn!r}; write options by name")
-    return Batched(fn, options)
+    def decorate(fn: Callable[..., Any]) -> Any:
+        if not callable(fn):
+            raise TypeError(f"batched takes a function, not {fn!r}; write options by name")
+        return Batched(fn, options)
+
+    return decorate if fn is None else decorate(fn)

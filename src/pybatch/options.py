@@ -72,9 +72,9 @@ def nanoseconds(name: str, value: Any) -> int | None:
         raise TypeError(f"{name} must be a number of milliseconds or None, not {value!r}")
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"{name} is {number}; it must be finite, and None where there is no limit")
+        raise ValueError(f"{name} is {value!r}; it must be finite, and None where there is no limit")
     if not 0 <= number <= MAX_MS:
-        raise ValueError(f"{name} is {number:g}; it must be from 0 to {MAX_MS:g} milliseconds")
+        raise ValueError(f"{name} is {value!r}; it must be from 0 to {MAX_MS:g} milliseconds")
     return int(number * 1e6)
 
 

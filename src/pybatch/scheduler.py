@@ -117,8 +117,10 @@ class Scheduler(Submitter[X, Y]):
             raise TypeError(f"fn must be callable, not {fn!r}")
         if name is None:
             name = _name_of(fn)
-        elif not isinstance(name, str) or not name:
-            raise TypeError(f"name must be a string that is not empty, not {name!r}")
+        elif not isinstance(name, str):
+            raise TypeError(f"name must be a string, not {name!r}")
+        elif not name or name.encode(errors="replace").decode() != name:
+            raise ValueError(f"name is {name!r}; it must be text and not empty, since it is a label in metrics")
         if registry is not None and not isinstance(registry, CollectorRegistry):
             raise TypeError(f"registry must be a prometheus_client.CollectorRegistry, not {registry!r}")
         options = engine_options(
@@ -131,15 +133,17 @@ class Scheduler(Submitter[X, Y]):
         timeout_ns = nanoseconds("timeout_ms", timeout_ms)
         block = choice("on_full", on_full, ("raise", "block")) == "block"
         capacity = integer("max_concurrent_batches", max_concurrent_batches, 1, MAX_CONCURRENT_BATCHES)
-        self._bounds = _metrics.batch_size_bounds(options["max_batch_size"])
         engine = Engine(
-            capacity=capacity, batch_size_bounds=self._bounds, delay_bounds_ns=_metrics.DELAY_BOUNDS_NS, **options
+            capacity=capacity,
+            batch_size_bounds=_metrics.batch_size_bounds(options["max_batch_size"]),
+            delay_bounds_ns=_metrics.DELAY_BOUNDS_NS,
+            **options,
         )
         dispatcher: ThreadDispatcher | LoopDispatcher
-        dispatcher = LoopDispatcher(engine, fn, name) if _is_async(fn) else ThreadDispatcher(engine, fn, name)
+        dispatcher = LoopDispatcher(engine, name) if _is_async(fn) else ThreadDispatcher(engine, name)
         dispatcher.block = block
         dispatcher.set_timeout_ns(timeout_ns)
-        self.dispatcher = dispatcher
+        self.serve_with(dispatcher, fn)
         self._registry = registry
         self._shown = bool(metrics)
         if self._shown:
@@ -216,14 +220,14 @@ class Scheduler(Submitter[X, Y]):
         dispatcher = self.dispatcher
         loop = asyncio.get_running_loop()
         deadline_ns = self.deadline_ns(timeout_ms)
-        future: Future[Y] | None = dispatcher.try_submit(item, deadline_ns, priority)
+        future: Future[Y] | None = self.try_submit(item, deadline_ns, priority)
         while future is None:
             turn: asyncio.Future[None] = loop.create_future()
             waiter = functools.partial(_give_turn, loop, turn)
             dispatcher.enter_room(waiter)
             try:
                 # Having queued for room first, no room that comes from here on can be missed.
-                future = dispatcher.try_submit(item, deadline_ns, priority)
+                future = self.try_submit(item, deadline_ns, priority)
                 if future is None:
                     await asyncio.wait([turn], timeout=dispatcher.seconds_until(deadline_ns))
             finally:
@@ -327,13 +331,10 @@ class Scheduler(Submitter[X, Y]):
         capacity = None
         if not isinstance(max_concurrent_batches, Unchanged):
             capacity = integer("max_concurrent_batches", max_concurrent_batches, 1, MAX_CONCURRENT_BATCHES)
-        if not isinstance(timeout_ms, Unchanged):
-            timeout_ns = nanoseconds("timeout_ms", timeout_ms)
-            self.dispatcher.set_timeout_ns(timeout_ns)
-        size = options.get("max_batch_size", 0)
-        if size > self._bounds[-1] and len(self._bounds) < _metrics.MAX_BUCKETS:
-            self._bounds = options["batch_size_bounds"] = (*self._bounds, size)
+        timeout_ns = None if isinstance(timeout_ms, Unchanged) else nanoseconds("timeout_ms", timeout_ms)
         self.dispatcher.reconfigure(options, capacity)
+        if not isinstance(timeout_ms, Unchanged):
+            self.dispatcher.set_timeout_ns(timeout_ns)
 
     def stats(self) -> Stats:
         """Return a snapshot of everything counted; its parts agree with each other."""

@@ -15,8 +15,8 @@ import asyncio
 import sys
 import threading
 import time
+import weakref
 from asyncio import AbstractEventLoop, Task, TimerHandle
-from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from batchcore.dispatcher import Batch, Dispatcher
@@ -40,27 +40,28 @@ class LoopDispatcher(Dispatcher):
     ----------
     engine : Engine
         Used by nobody else.
-    fn : coroutine function
-        Takes a list of items, returns a sequence of as many results.
     name : str
         For messages and the loop thread.
     """
 
-    def __init__(self, engine: Engine, fn: Callable[[list[Any]], Awaitable[Any]], name: str) -> None:
-        super().__init__(engine, fn, name)
+    def __init__(self, engine: Engine, name: str) -> None:
+        super().__init__(engine, name)
         self._host: AbstractEventLoop | None = None
         self._own: _LoopThread | None = None
         self._own_lock = threading.Lock()
-        self._timer: tuple[float, _Nudge, TimerHandle] | None = None
+        self._timer: tuple[float, weakref.ref[_Nudge], weakref.ref[TimerHandle]] | None = None
         self._serving: dict[Batch, Task[Any]] = {}
 
     def signal(self) -> int:
         """Have a server start on the host."""
         here = asyncio._get_running_loop()
-        host = self._choose(here)
+        self._start_server(self._choose(here), here)
+        return 0
+
+    def _start_server(self, host: AbstractEventLoop, here: AbstractEventLoop | None) -> None:
         if host is here:
             self.serve_on(host, _Nudge(self, host))
-            return 0
+            return
         while True:
             nudge = _Nudge(self, host)
             try:
@@ -69,7 +70,7 @@ class LoopDispatcher(Dispatcher):
                 nudge.done = True
                 host = self._own_loop()
             else:
-                return 0
+                return
 
     def _choose(self, here: AbstractEventLoop | None) -> AbstractEventLoop:
         host = self._host
@@ -96,17 +97,21 @@ class LoopDispatcher(Dispatcher):
         loop.create_task(self._serve(nudge))
 
     def _set_timer(self, loop: AbstractEventLoop, when: float | None) -> None:
+        # The loop alone keeps the timer alive: if it is closed, the nudge goes, and tells.
         if self._timer is not None:
-            at, nudge, handle = self._timer
-            if at == when and not nudge.done:
-                return
-            nudge.done = True
+            at, nudge_ref, handle_ref = self._timer
+            nudge, handle = nudge_ref(), handle_ref()
+            if nudge is not None and handle is not None and not nudge.done:
+                if at == when:
+                    return
+                nudge.done = True
+                if nudge.loop is loop:  # else it will ring on its own loop and do nothing
+                    handle.cancel()
             self._timer = None
-            if nudge.loop is loop:  # else it will ring on its own loop and do nothing
-                handle.cancel()
         if when is not None:
             nudge = _Nudge(self, loop)
-            self._timer = (when, nudge, loop.call_later(max(0.0, when - time.monotonic()), nudge))
+            handle = loop.call_later(max(0.0, when - time.monotonic()), nudge)
+            self._timer = (when, weakref.ref(nudge), weakref.ref(handle))
 
     async def _serve(self, nudge: _Nudge) -> None:
         nudge.done = True
@@ -118,10 +123,10 @@ class LoopDispatcher(Dispatcher):
                 self._serving[batch] = task
                 self.hand_over()
                 try:
-                    self.finish(batch, await self.fn(batch.take_items()))
+                    self.finish(batch, await batch.fn(batch.take_items()))
                 except BaseException as error:
                     self.fail(batch, error)
-                    if not isinstance(error, Exception):
+                    if not isinstance(error, Exception) and not self._shrugs_off(error, loop):
                         raise
                 finally:
                     self._serving.pop(batch, None)
@@ -134,16 +139,19 @@ class LoopDispatcher(Dispatcher):
             self._leave_host()
             raise
         self._set_timer(loop, self.wake_at)
+        self.let_go()
         self._stop_if_done()
+
+    def _shrugs_off(self, error: BaseException, loop: AbstractEventLoop) -> bool:
+        """On our own loop nobody waits for an exit or a Ctrl-C: the callers have it, and the loop goes on."""
+        return self._own is not None and loop is self._own.loop and isinstance(error, SystemExit | KeyboardInterrupt)
 
     def _leave_host(self) -> None:
         """The host is going down, or somebody cancels our tasks there: carry on elsewhere."""
         self._sweep()
-        if self.engine.next_wakeup_ns() is not None:
-            self._own_loop()
-        else:
-            self._host = None
-        self.hand_over()
+        self._host = None
+        if self.start_over():
+            self._start_server(self._own_loop(), asyncio._get_running_loop())
 
     def _sweep(self) -> None:
         """End the batches whose loop was closed under them."""
@@ -202,7 +210,7 @@ _left_to_parent: list[Any] = []
 class _Nudge:
     """A callback that starts a server, and tells the dispatcher if its loop was closed before that could take a step."""
 
-    __slots__ = ("dispatcher", "done", "loop")
+    __slots__ = ("__weakref__", "dispatcher", "done", "loop")
 
     def __init__(self, dispatcher: LoopDispatcher, loop: AbstractEventLoop) -> None:
         self.dispatcher = dispatcher
