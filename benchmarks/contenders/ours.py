@@ -1,8 +1,7 @@
 """This project's scheduler with its defaults, metrics on: what is measured is what people get."""
 
-from pybatch import Scheduler
-
 from contenders.interface import AsyncFn, Fn
+from pybatch import Scheduler
 
 
 class Pybatch:
