@@ -1,7 +1,7 @@
 """The lock of a machine.
 
-With the GIL, the GIL is the lock: a section between `lock` and `unlock` runs no Python code and drops no reference, so no
-other thread can come between, and taking a second lock would only cost.  Without the GIL it is a PyMutex.
+With the GIL, the GIL is the lock: a section between `lock` and `unlock` runs no Python code and drops no reference, so
+no other thread can come between, and taking a second lock would only cost.  Without the GIL it is a PyMutex.
 """
 
 cdef extern from *:

@@ -9,7 +9,7 @@ cdef extern from *:
     const int64_t NEVER_NS "INT64_MAX"  # an instant that does not come
     const int64_t START_NS "INT64_MIN"  # before any event
 
-# What a request is.  NEW -> QUEUED -> RUNNING -> COMPLETED | FAILED; QUEUED (or NEW) -> EXPIRED | CANCELLED | SHUT_DOWN.
+# What a request is: NEW -> QUEUED -> RUNNING -> COMPLETED | FAILED, or from QUEUED to EXPIRED | CANCELLED | SHUT_DOWN.
 # docs/design.md has the table.  Everything from COMPLETED on is an end, and there is no way back from an end.
 cdef enum Status:
     NEW

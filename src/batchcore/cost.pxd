@@ -1,7 +1,8 @@
 """What a batch of n is expected to take: an affine law, learned from the batches that completed.
 
-Least squares over (n, service time) with weights that decay by DECAY a batch, kept as five sums, so that learning and
-predicting are O(1) and forget drift.  While all batches had one size there is no slope to see and the mean is the answer.
+Least squares over (n, service time) with weights that decay by 0.985 a batch, kept as five sums, so that learning and
+predicting are O(1) and drift is forgotten.  While all batches had one size there is no slope to see and the mean is the
+answer.
 Neither slope nor intercept is ever negative.  Plain doubles in a fixed order, so every machine learns the same figures.
 """
 

@@ -31,8 +31,8 @@ cdef extern from "Python.h":
 from batchcore._clock cimport monotonic_ns
 from batchcore._lock cimport lock, unlock
 from batchcore._types cimport (
-    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, DRAIN, EXPIRED, FAILED, FLUSH, NEVER_NS, NO_ROOM, NEW, SHUT_DOWN, START_NS,
-    Status,
+    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, DRAIN, EXPIRED, FAILED, FLUSH, NEVER_NS, NO_ROOM,
+    SHUT_DOWN, Status,
 )
 from batchcore.engine cimport Engine, priority_of
 from batchcore.future cimport (
@@ -50,15 +50,16 @@ cdef double c_max_duration_ms = MAX_DURATION_MS
 cdef int64_t timeout_ns_of(object timeout_ms) except? -1:
     """Turn a request's own timeout into ns; below zero is legal and means too late."""
     cdef double value
-    if type(timeout_ms) is float or type(timeout_ms) is int:
+    if type(timeout_ms) is float:
         value = timeout_ms
     elif isinstance(timeout_ms, numbers.Real) and not isinstance(timeout_ms, bool):
-        value = float(timeout_ms)
+        # Bounded first: an int may be too large for a float.
+        value = min(max(timeout_ms, -2 * MAX_DURATION_MS), 2 * MAX_DURATION_MS)
     else:
         raise TypeError(f"timeout_ms must be a number of milliseconds or None, not {timeout_ms!r}")
-    if not (value <= c_max_duration_ms and value > -math.inf):
+    if not value <= c_max_duration_ms or value == -math.inf:
         raise ValueError(
-            f"timeout_ms is {timeout_ms!r}; it must be at most {MAX_DURATION_MS:g}, and None where there is no limit")
+            f"timeout_ms is {timeout_ms!r}; it must be at most {MAX_DURATION_MS:g}, or None for no limit")
     return <int64_t>(max(value, -c_max_duration_ms) * 1e6)
 
 
@@ -439,8 +440,8 @@ cdef class Dispatcher(Owner):
 
     cpdef int let_go(self) except -1:
         """Drop `fn` while nothing is queued."""
+        cdef object _fn = self.fn   # the reference goes after the lock
         lock(&self.lock)
-        fn = self.fn
         if self.engine.machine.queued == 0:
             self.fn = None
         unlock(&self.lock)
@@ -450,6 +451,10 @@ cdef class Dispatcher(Owner):
     def closed(self):
         """Whether `close` was called."""
         return self.engine.machine.closed
+
+    def join(self, timeout=None):
+        """Wait for the threads of this driver to end, but never for the one that calls; after `close`."""
+        raise NotImplementedError
 
     @property
     def idle(self):

@@ -11,7 +11,9 @@ AGING_NS: Final[int]
 
 class Request:
     @property
-    def status(self) -> Literal["new", "queued", "running", "completed", "failed", "expired", "cancelled", "shut_down"]: ...
+    def status(
+        self,
+    ) -> Literal["new", "queued", "running", "completed", "failed", "expired", "cancelled", "shut_down"]: ...
     @property
     def arrival_ns(self) -> int: ...
     @property

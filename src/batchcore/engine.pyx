@@ -16,8 +16,8 @@ from batchcore import records
 from batchcore.errors import QueueFull, SchedulerClosed
 
 from batchcore._types cimport (
-    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, ENDED, EXPIRED, FAILED, FIXED, FLUSH, IMMEDIATE, NEVER_NS, NEW,
-    NO_ROOM, PolicyId, QUEUED, RUNNING, SHUT_DOWN, START_NS, WAIT,
+    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, EXPIRED, FAILED, FIXED, FLUSH, IMMEDIATE, NEVER_NS,
+    NO_ROOM, PolicyId, QUEUED, SHUT_DOWN, START_NS, STATUS_COUNT, WAIT,
 )
 from batchcore.cost cimport cost_known, cost_predict_ns
 from batchcore.histogram cimport CARRY, Histogram, MAX_BOUNDS, histogram_extend
@@ -158,7 +158,8 @@ cdef class Engine:
     capacity : int, default 1
         Batches that may run at once, 0 (paused) to MAX_CAPACITY.
     aging_ns : int, default AGING_NS
-        Head start of a priority level: how long better requests can pass worse ones, 0 to MAX_DURATION_NS / MAX_PRIORITY.
+        Head start of a priority level, how long better requests can pass worse ones, 0 to
+        MAX_DURATION_NS / MAX_PRIORITY.
     batch_size_bounds, delay_bounds_ns : tuple of int, optional
         Upper bounds of the histograms in `stats`, strictly increasing, 1 to 32 of them.
 
@@ -283,8 +284,8 @@ cdef class Engine:
             Py_DECREF(request)
         if decision.kind == DISPATCH:
             self.in_flight[decision.batch_id] = (decision.at_ns, batch)
-            return records.Decision(
-                "dispatch", decision.at_ns, records.REASONS[<int>decision.reason], None, decision.batch_id, batch, expired)
+            reason = records.REASONS[<int>decision.reason]
+            return records.Decision("dispatch", decision.at_ns, reason, None, decision.batch_id, batch, expired)
         if decision.kind == WAIT:
             return records.Decision("wait", decision.at_ns, None, decision.wake_at_ns, None, (), expired)
         return records.Decision("idle", decision.at_ns, None, None, None, (), expired)
@@ -432,15 +433,16 @@ cdef class Engine:
             {<size_t>of_expiry(<Node *><size_t>node) for node in nodes_of(&machine.expiry)} == deadlines,
             "the deadlines are those of what is queued")
         require(
-            machine.submitted == machine.queued + machine.running + machine.rejected + machine.ended[<int>COMPLETED]
-            + machine.ended[<int>FAILED] + machine.ended[<int>EXPIRED] + machine.ended[<int>CANCELLED] + machine.ended[<int>SHUT_DOWN],
+            machine.submitted == machine.queued + machine.running + machine.rejected
+            + sum([machine.ended[i] for i in range(<int>STATUS_COUNT)]),
             "every request is counted exactly once")
         require(machine.batches == sum([machine.by_reason[i] for i in range(len(records.REASONS))]),
                 "every batch has a reason")
 
 
 cdef int configure(
-    Config *config, object policy, object max_batch_size, object max_wait_ns, object max_latency_ns, object max_queue_size,
+    Config *config, object policy, object max_batch_size, object max_wait_ns, object max_latency_ns,
+    object max_queue_size,
 ) except -1:
     """Write what is given into `config`, a copy that the caller throws away if this raises."""
     if policy is not UNCHANGED:

@@ -53,7 +53,7 @@ cdef class FanOut:
 cdef class BaseFuture(Request):
     cdef Owner owner        # None once ended
     cdef object payload     # item while queued; result; (exception, traceback); or the words of a shutdown
-    cdef Listener listeners # chain, oldest first
+    cdef Listener listeners     # chain, oldest first
     cdef bint listen(self, Listener listener) except -1
     cdef bint unlisten(self, Listener listener) except -1
     cdef int wait(self, object timeout) except -1

@@ -30,7 +30,7 @@ from batchcore.errors import DeadlineExceeded, SchedulerClosed
 
 from batchcore._clock cimport monotonic_ns
 from batchcore._types cimport (
-    CANCELLED, COMPLETED, EXPIRED, FAILED, NEVER_NS, QUEUED, RUNNING, SHUT_DOWN, Status,
+    CANCELLED, COMPLETED, EXPIRED, FAILED, NEVER_NS, QUEUED, RUNNING, Status,
 )
 
 cdef extern from "Python.h":
@@ -236,7 +236,7 @@ cdef class Awaiter(Listener):
         return self.cancelled_
 
     def cancel(self, msg=None):
-        """Called on the loop when the task is cancelled: it wakes with CancelledError; a queued request is cancelled."""
+        """Called on the loop when the task is cancelled: wake it with CancelledError, cancel a queued request."""
         if self.woken or self.cancelled_:
             return False
         self.cancelled_ = True

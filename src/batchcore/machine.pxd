@@ -1,8 +1,8 @@
 """The scheduler's state machine: events in, decisions out.  The theory of operation is in docs/design.md.
 
 Every function takes the time and none reads a clock, allocates, blocks, calls Python or fails.  Whoever calls holds the
-lock of the machine (see `_lock.pxd`) for the length of one call.  Entries live inside their owners' objects: an entry that
-is queued or running must stay where it is, and the owner keeps it alive until the machine has let go of it.
+lock of the machine (see `_lock.pxd`) for the length of one call.  Entries live inside their owners' objects: an entry
+that is queued must stay where it is, and the owner keeps it alive until the machine has let go of it.
 
 Order of service: by (due, seq), due = min(deadline, arrival + aging / 2) + priority * aging.  All keys are fixed at
 submit, so ageing costs nothing: a request of a worse priority is passed only by those that come within a bounded time.
@@ -64,7 +64,7 @@ cdef struct Machine:
     int64_t submitted       # entries ever, the rejected ones included
     int64_t rejected        # entries ever
     int64_t ended[STATUS_COUNT]     # entries ever, by the Status they ended with
-    int64_t by_reason[REASON_COUNT] # batches ever
+    int64_t by_reason[REASON_COUNT]     # batches ever
     int64_t progress_at_ns  # latest completion; NEVER_NS before the first
     Cost cost
     Histogram batch_size    # requests a dispatched batch
@@ -257,7 +257,7 @@ cdef inline void machine_decide(Machine *machine, int64_t now_ns, Decision *deci
     cdef Plan plan
     cdef Entry *entry
     cdef Entry *last = NULL
-    cdef int64_t n, i
+    cdef int64_t n
     machine_tell(machine, now_ns)
     decision.at_ns = machine.now_ns
     decision.batch = NULL
@@ -266,7 +266,7 @@ cdef inline void machine_decide(Machine *machine, int64_t now_ns, Decision *deci
         plan = machine_plan(machine)
         if plan.until_ns <= machine.now_ns:
             n = min(machine.queued, machine.config.max_batch_size)
-            for i in range(n):
+            for _ in range(n):
                 entry = <Entry *>queue_peek(&machine.order)
                 machine_unlink(machine, entry, RUNNING)
                 histogram_add(&machine.queue_delay, machine.now_ns - entry.arrival_ns)

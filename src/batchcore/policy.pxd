@@ -1,8 +1,8 @@
 """When a batch leaves: pure functions from a small view of the queue to a plan.
 
 A policy is asked only while something is queued, fewer than `max_batch_size` requests are, and a worker is free; a full
-batch, a flush and a drain are no matter of taste and the engine sees to them first.  A plan must depend on `now_ns` only
-by comparison with its own `until_ns`: that is what makes the announced wake-up exact.
+batch, a flush and a drain are no matter of taste and the engine sees to them first.  A plan must depend on `now_ns`
+only by comparison with its own `until_ns`: that is what makes the announced wake-up exact.
 A new policy is a function here (or in a file of its own), a PolicyId and a line in `policy_plan`.
 """
 

@@ -6,7 +6,8 @@ than k runs).  What fits none of RUNS runs goes to a pairing heap.  The soonest 
 heap's root.
 
 The nodes live inside the requests: nothing is allocated, nothing can fail, and any node can leave from anywhere.
-Order: by key, then by seq.  Costs: push O(RUNS); peek O(RUNS); remove O(RUNS) from a run, amortised O(log n) from the heap.
+Order: by key, then by seq.  Costs: push and peek O(RUNS), remove O(RUNS) from a run and amortised O(log n) from the
+heap.
 Sources: patience sorting, Mallows 1963; pairing heap, Fredman, Sedgewick, Sleator, Tarjan 1986.
 Knows nothing of time, requests or priorities.
 """
@@ -59,7 +60,7 @@ cdef inline Node *heap_meld(Node *a, Node *b) noexcept nogil:
 
 
 cdef inline Node *heap_meld_all(Node *first) noexcept nogil:
-    """Join a list of siblings in the two passes that make the bound: in pairs, then the pairs from the last to the first."""
+    """Join siblings in the two passes that make the bound: in pairs, then the pairs from the last to the first."""
     cdef Node *pairs = NULL
     cdef Node *a
     cdef Node *b

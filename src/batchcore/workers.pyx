@@ -16,7 +16,7 @@ from batchcore.errors import WouldDeadlock
 
 from batchcore._clock cimport monotonic_ns
 from batchcore._lock cimport lock, unlock
-from batchcore._types cimport NEVER_NS, QUEUED, RUNNING
+from batchcore._types cimport NEVER_NS, RUNNING
 from batchcore.dispatcher cimport Batch, Dispatcher
 from batchcore.future cimport BaseFuture, Parker
 from batchcore.queue cimport queue_peek
@@ -169,8 +169,8 @@ cdef class ThreadDispatcher(Dispatcher):
             return NEVER_NS
         if self.blocked + 1 >= self.engine.machine.config.capacity:
             raise WouldDeadlock(
-                f"fn waits for another request of its own scheduler {self.name!r}, and no worker is left to compute it; "
-                f"raise max_concurrent_batches or do not wait inside fn")
+                f"fn waits for another request of its own scheduler {self.name!r}, and no worker is left to "
+                f"compute it; raise max_concurrent_batches or do not wait inside fn")
         worker.waits = True
         self.blocked += 1
         return NEVER_NS

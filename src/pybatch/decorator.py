@@ -82,7 +82,7 @@ class Batched(Generic[X, R]):
 
         return coroutine_method
 
-    def _forget(self, key: int) -> None:
+    def _forget(self, key: int | None) -> None:
         scheduler = self._schedulers.pop(key, None)
         if scheduler is not None:
             scheduler.shutdown(wait=False)
@@ -126,7 +126,9 @@ def _call(
 
 class _Decorator(Protocol):
     @overload
-    def __call__(self, fn: Callable[[list[X]], Coroutine[Any, Any, Sequence[Y]]]) -> Batched[X, Coroutine[Any, Any, Y]]: ...
+    def __call__(
+        self, fn: Callable[[list[X]], Coroutine[Any, Any, Sequence[Y]]]
+    ) -> Batched[X, Coroutine[Any, Any, Y]]: ...
     @overload
     def __call__(
         self, fn: Callable[[Any, list[X]], Coroutine[Any, Any, Sequence[Y]]]
@@ -177,6 +179,7 @@ def batched(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
     9
     >>> square.scheduler.shutdown()
     """
+
     def decorate(fn: Callable[..., Any]) -> Any:
         if not callable(fn):
             raise TypeError(f"batched takes a function, not {fn!r}; write options by name")

@@ -5,14 +5,22 @@ Everything here raises before anything has changed, and says the value, the limi
 
 from __future__ import annotations
 
-import math
 import numbers
 import operator
 from typing import Any, Final, Literal, TypeVar
 
 from batchcore.engine import MAX_BATCH_SIZE, MAX_QUEUE_SIZE
 
-__all__ = ["MAX_CONCURRENT_BATCHES", "MAX_MS", "UNCHANGED", "Unchanged", "choice", "engine_options", "integer", "nanoseconds"]
+__all__ = [
+    "MAX_CONCURRENT_BATCHES",
+    "MAX_MS",
+    "UNCHANGED",
+    "Unchanged",
+    "choice",
+    "engine_options",
+    "integer",
+    "nanoseconds",
+]
 
 MAX_MS: Final = 1e10
 """Longest duration an option may name, milliseconds: 115 days."""
@@ -70,12 +78,10 @@ def nanoseconds(name: str, value: Any) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number of milliseconds or None, not {value!r}")
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{name} is {value!r}; it must be finite, and None where there is no limit")
+    number: Any = value  # compared before it is converted: an int may be too large for a float
     if not 0 <= number <= MAX_MS:
-        raise ValueError(f"{name} is {value!r}; it must be from 0 to {MAX_MS:g} milliseconds")
-    return int(number * 1e6)
+        raise ValueError(f"{name} is {value!r}; it must be from 0 to {MAX_MS:g} milliseconds, or None for no limit")
+    return int(float(number) * 1e6)
 
 
 def choice(name: str, value: Any, choices: tuple[_T, ...]) -> _T:
@@ -98,7 +104,7 @@ def engine_options(
     max_wait_ms: Any = UNCHANGED,
     max_latency_ms: Any = UNCHANGED,
     max_queue_size: Any = UNCHANGED,
-    policy: Literal["immediate", "fixed"] | None | Unchanged = UNCHANGED,
+    policy: Literal["immediate", "fixed"] | Unchanged | None = UNCHANGED,
     max_wait_now_ns: int | None = None,
 ) -> dict[str, Any]:
     """Check the options that are the engine's and return those given under its names.

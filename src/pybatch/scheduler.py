@@ -37,7 +37,9 @@ __all__ = ["Scheduler"]
 X = TypeVar("X")
 Y = TypeVar("Y")
 
-BatchFunction = Callable[[list[X]], Sequence[Y | BaseException]] | Callable[[list[X]], Awaitable[Sequence[Y | BaseException]]]
+BatchFunction = (
+    Callable[[list[X]], Sequence[Y | BaseException]] | Callable[[list[X]], Awaitable[Sequence[Y | BaseException]]]
+)
 
 
 class Scheduler(Submitter[X, Y]):
@@ -48,7 +50,8 @@ class Scheduler(Submitter[X, Y]):
     fn : callable
         Takes a list of items, returns a sequence of as many results; an exception object in the place of one is raised
         to that caller alone.  A plain function runs on worker threads of the scheduler, started when needed.  An
-        ``async def`` runs on the event loop of its callers, or on a loop thread of the scheduler where only threads call.
+        ``async def`` runs on the event loop of its callers, or on a loop thread of the scheduler where only threads
+        call.
     max_batch_size : int, default 32
         Most items in a batch, 1 to 1,048,576.  1 is legal and means no batching.
     max_latency_ms : float, optional
@@ -85,8 +88,8 @@ class Scheduler(Submitter[X, Y]):
     Notes
     -----
     Thread-safe; one queue serves any number of threads and event loops.  Use it in ``with`` or ``async with``, or call
-    `shutdown`.  One that is forgotten instead answers what it has accepted, ends, and warns (`ResourceWarning`).  At the
-    interpreter's exit what is still queued fails with `SchedulerClosed`.  In a forked child it starts afresh.
+    `shutdown`.  One that is forgotten instead answers what it has accepted, ends, and warns (`ResourceWarning`).  At
+    the interpreter's exit what is still queued fails with `SchedulerClosed`.  In a forked child it starts afresh.
 
     Examples
     --------
@@ -301,10 +304,10 @@ class Scheduler(Submitter[X, Y]):
         self,
         *,
         max_batch_size: int | Unchanged = UNCHANGED,
-        max_latency_ms: float | None | Unchanged = UNCHANGED,
-        max_wait_ms: float | None | Unchanged = UNCHANGED,
-        timeout_ms: float | None | Unchanged = UNCHANGED,
-        policy: Literal["immediate", "fixed"] | None | Unchanged = UNCHANGED,
+        max_latency_ms: float | Unchanged | None = UNCHANGED,
+        max_wait_ms: float | Unchanged | None = UNCHANGED,
+        timeout_ms: float | Unchanged | None = UNCHANGED,
+        policy: Literal["immediate", "fixed"] | Unchanged | None = UNCHANGED,
         max_queue_size: int | Unchanged = UNCHANGED,
         max_concurrent_batches: int | Unchanged = UNCHANGED,
     ) -> None:

@@ -12,6 +12,7 @@ batch that its loop never finishes (`_sweep`) are noticed and made good.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 import time
@@ -163,7 +164,9 @@ class LoopDispatcher(Dispatcher):
     def before_blocking(self, future: BaseFuture | None) -> int:
         """Refuse to block the loop that has to compute the answer."""
         here = asyncio._get_running_loop()
-        if here is not None and (here is self._host or any(task.get_loop() is here for task in list(self._serving.values()))):
+        if here is not None and (
+            here is self._host or any(task.get_loop() is here for task in list(self._serving.values()))
+        ):
             raise WouldDeadlock(
                 f"this thread's event loop computes the answer of scheduler {self.name!r} and must not be blocked: "
                 "await the future instead"
@@ -208,7 +211,7 @@ _left_to_parent: list[Any] = []
 
 
 class _Nudge:
-    """A callback that starts a server, and tells the dispatcher if its loop was closed before that could take a step."""
+    """A callback that starts a server, and tells the dispatcher if its loop was closed before the first step."""
 
     __slots__ = ("__weakref__", "dispatcher", "done", "loop")
 
@@ -244,10 +247,8 @@ class _LoopThread:
 
     def stop(self) -> None:
         if not self.loop.is_closed():
-            try:
+            with contextlib.suppress(RuntimeError):  # closed since we looked
                 self.loop.call_soon_threadsafe(self.loop.stop)
-            except RuntimeError:
-                pass  # closed since we looked
 
     def join(self, timeout: float | None) -> None:
         if self._thread is not threading.current_thread():

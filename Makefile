@@ -1,0 +1,64 @@
+# Each target sets up all that it needs, in a virtual environment of its own kind, and can be run on its own.
+PYTHON ?= python3
+VENV := .venv
+SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi') setup.py pyproject.toml
+PIP := -m pip --disable-pip-version-check install --quiet
+
+.PHONY: help demo test bench lint coverage sanitize clean
+
+help:  ## what there is to make
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$@ $(PIP) --upgrade "pip>=25.1"
+
+# One build for all: the wheel as users get it, with warnings as errors.
+$(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
+	rm -rf build
+	BATCHCORE_WERROR=1 $(VENV)/bin/python $(PIP) --force-reinstall --no-deps .
+	$(VENV)/bin/python $(PIP) .
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.installed
+	$(VENV)/bin/python $(PIP) ".[demo]"
+	touch $@
+
+$(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(VENV)/.%: $(VENV)/.demo
+	$(VENV)/bin/python $(PIP) --group $*
+	touch $@
+
+demo: $(VENV)/.demo  ## the main job on real input: handwritten digits, one at a time against batched
+	$(VENV)/bin/pybatch demo $(ARGS)
+
+test: $(VENV)/.test  ## the whole test suite, on the installed wheel
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+bench: $(VENV)/.bench  ## this scheduler against three written by hand
+	$(VENV)/bin/python benchmarks/cpu_per_request.py
+	$(VENV)/bin/python -m pytest benchmarks $(ARGS)
+
+lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.bench  ## style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/cython-lint src/batchcore/*.pyx src/batchcore/*.pxd
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+# A build with line tracing, in an environment of its own; slow code, so not for timing.
+coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .pxd included
+	.venv-coverage/bin/python -m coverage erase
+	.venv-coverage/bin/python -m coverage run -m pytest -m "not stress" $(ARGS)
+	.venv-coverage/bin/python -m coverage combine --quiet
+	.venv-coverage/bin/python -m coverage report
+
+.venv-coverage/.installed: $(SOURCES)
+	$(PYTHON) -m venv .venv-coverage
+	.venv-coverage/bin/python $(PIP) --upgrade "pip>=25.1" "setuptools>=77" "cython>=3.1,<4"
+	.venv-coverage/bin/python $(PIP) ".[demo]" --group test
+	.venv-coverage/bin/python $(PIP) --uninstall 2>/dev/null || .venv-coverage/bin/python -m pip uninstall -qy batchcore
+	BATCHCORE_BUILD=trace .venv-coverage/bin/python setup.py --quiet build_ext --inplace --force
+	touch $@
+
+clean:  ## remove what was made
+	rm -rf build dist .venv .venv-* src/*.egg-info src/batchcore/*.so
