@@ -45,20 +45,18 @@ lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.bench  ## style and types
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
-# A build with line tracing, in an environment of its own; slow code, so not for timing.
+# An editable build with line tracing in an environment of its own; slow code, so not for timing.
 coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .pxd included
-	.venv-coverage/bin/python -m coverage erase
-	.venv-coverage/bin/python -m coverage run -m pytest -m "not stress" $(ARGS)
+	rm -f .coverage*
+	.venv-coverage/bin/python -m coverage run -m pytest $(ARGS)
 	.venv-coverage/bin/python -m coverage combine --quiet
 	.venv-coverage/bin/python -m coverage report
 
 .venv-coverage/.installed: $(SOURCES)
 	$(PYTHON) -m venv .venv-coverage
 	.venv-coverage/bin/python $(PIP) --upgrade "pip>=25.1" "setuptools>=77" "cython>=3.1,<4"
-	.venv-coverage/bin/python $(PIP) ".[demo]" --group test
-	.venv-coverage/bin/python $(PIP) --uninstall 2>/dev/null || .venv-coverage/bin/python -m pip uninstall -qy batchcore
-	BATCHCORE_BUILD=trace .venv-coverage/bin/python setup.py --quiet build_ext --inplace --force
+	BATCHCORE_BUILD=trace .venv-coverage/bin/python $(PIP) --no-build-isolation --editable ".[demo]" --group test
 	touch $@
 
 clean:  ## remove what was made
-	rm -rf build dist .venv .venv-* src/*.egg-info src/batchcore/*.so
+	rm -rf build dist .venv .venv-* src/*.egg-info src/batchcore/*.so src/batchcore/*.c

@@ -52,4 +52,6 @@ extensions = [
     for name in MODULES
 ]
 
-setup(ext_modules=cythonize(extensions, compiler_directives=directives, build_dir="build/cython"))
+# Coverage looks for the C file beside its source.
+build_dir = None if kind == "trace" else "build/cython"
+setup(ext_modules=cythonize(extensions, compiler_directives=directives, build_dir=build_dir))

@@ -3,10 +3,13 @@
 Least squares over (n, service time) with weights that decay by 0.985 a batch, kept as five sums, so that learning and
 predicting are O(1) and drift is forgotten.  While all batches had one size there is no slope to see and the mean is the
 answer.
-Neither slope nor intercept is ever negative.  Plain doubles in a fixed order, so every machine learns the same figures.
+Neither slope nor intercept is ever negative, and no prediction is above MOST_NS.  Plain doubles in a fixed order, so every machine learns the same figures.
 """
 
 from libc.stdint cimport int64_t
+
+cdef extern from *:
+    const double MOST_NS "1e18"     # 31 years; what goes beyond would not fit its type
 
 cdef struct Cost:
     double weight       # sum of weights; 0 before the first batch
@@ -44,4 +47,4 @@ cdef inline int64_t cost_predict_ns(const Cost *cost, int64_t n) noexcept nogil:
     if intercept < 0.0:
         intercept = 0.0
         slope = cost.n_ns / cost.n_n
-    return <int64_t>(slope * <double>n + intercept)
+    return <int64_t>min(slope * <double>n + intercept, MOST_NS)

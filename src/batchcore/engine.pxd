@@ -7,6 +7,7 @@ from batchcore.machine cimport Entry, Machine
 
 cdef class Request:
     cdef Entry entry
+    cdef const Machine *machine     # where it is queued; compared, never followed
 
 
 cdef class Engine:

@@ -213,6 +213,7 @@ cdef class Engine:
         cdef Entry *later
         while entry != NULL:
             later = entry.later
+            entry.status = SHUT_DOWN
             Py_DECREF(<object>entry.owner)
             entry = later
 
@@ -252,6 +253,7 @@ cdef class Engine:
             machine_reject(&self.machine, 1)
             raise QueueFull(f"queue is full: {self.machine.queued} of {self.machine.config.max_queue_size}")
         if answer == ACCEPTED:
+            request.machine = &self.machine
             Py_INCREF(request)
         return request
 
@@ -261,9 +263,11 @@ cdef class Engine:
         Returns
         -------
         bool
-            False, with no change, if the request is not queued any more.
+            False, with no change, if the request is not queued, or not here.
         """
-        cdef bint cancelled = machine_cancel(&self.machine, instant("now_ns", now_ns), &request.entry)
+        cdef int64_t now = instant("now_ns", now_ns)
+        cdef bint cancelled = (
+            request.machine == &self.machine and machine_cancel(&self.machine, now, &request.entry))
         if cancelled:
             Py_DECREF(request)
         return cancelled
@@ -304,14 +308,18 @@ cdef class Engine:
 
         Raises
         ------
+        TypeError
+            If `decision` is no Decision.
         ValueError
-            If `decision` is not a dispatch of this engine that is in flight, or `failed` is out of range.
+            If it is not a dispatch of this engine that is in flight, or `failed` is out of range.
         """
         cdef int64_t now = instant("now_ns", now_ns)
         cdef Request request
-        if decision.batch_id not in self.in_flight:
-            raise ValueError(f"batch {decision.batch_id} is not in flight")
-        dispatched_at_ns, batch = self.in_flight[decision.batch_id]
+        if not isinstance(decision, records.Decision):
+            raise TypeError(f"decision must be a batchcore.records.Decision, not {decision!r}")
+        dispatched_at_ns, batch = self.in_flight.get(decision.batch_id, (None, None))
+        if batch is None or batch is not decision.batch:
+            raise ValueError(f"batch {decision.batch_id} is not in flight here")
         cdef int64_t failures = integer("failed", failed, 0, len(batch))
         cdef int64_t successes = len(batch) - failures
         del self.in_flight[decision.batch_id]

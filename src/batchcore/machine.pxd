@@ -119,12 +119,12 @@ cdef inline Answer machine_submit(
 ) noexcept nogil:
     """Queue a NEW entry.  On NO_ROOM and CLOSED nothing has changed; `machine_reject` counts a refusal that stands."""
     cdef int64_t due_ns
+    now_ns = max(now_ns, machine.now_ns)
     if machine.closed:
         return CLOSED
-    machine_tell(machine, now_ns)
-    now_ns = machine.now_ns
     if deadline_ns > now_ns and machine.queued >= machine.config.max_queue_size:
         return NO_ROOM
+    machine.now_ns = now_ns
     entry.arrival_ns = now_ns
     entry.deadline_ns = deadline_ns
     entry.priority = priority
