@@ -52,11 +52,20 @@ coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .px
 	.venv-coverage/bin/python -m coverage combine --quiet
 	.venv-coverage/bin/python -m coverage report
 
-.venv-coverage/.installed: $(SOURCES)
-	$(PYTHON) -m venv .venv-coverage
-	.venv-coverage/bin/python $(PIP) --upgrade "pip>=25.1" "setuptools>=77" "cython>=3.1,<4"
-	BATCHCORE_BUILD=trace .venv-coverage/bin/python $(PIP) --no-build-isolation --editable ".[demo]" --group test
+.venv-coverage/.installed: KIND = trace
+.venv-address/.installed: KIND = address
+.venv-%/.installed: $(SOURCES)
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python $(PIP) --upgrade "pip>=25.1" "setuptools>=77" "cython>=3.1,<4"
+	rm -rf build src/batchcore/*.so src/batchcore/*.c
+	BATCHCORE_BUILD=$(KIND) .venv-$*/bin/python $(PIP) --no-build-isolation --editable . --group test
 	touch $@
+
+# Address and undefined-behaviour sanitizers, in an editable build of its own.  Python's own allocator would hide errors.
+sanitize: .venv-address/.installed  ## the tests under sanitizers
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
+	.venv-address/bin/python -m pytest tests/core tests/drivers tests/test_decorator.py -p no:cacheprovider $(ARGS)
 
 clean:  ## remove what was made
 	rm -rf build dist .venv .venv-* src/*.egg-info src/batchcore/*.so src/batchcore/*.c

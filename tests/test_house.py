@@ -1,0 +1,123 @@
+"""The rules of the house, held by reading the sources and by asking the interpreter."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORE, API = ROOT / "src" / "batchcore", ROOT / "src" / "pybatch"
+
+# Lower may not import higher; the drivers do not know each other, and options know no driver.
+FLOORS = {
+    "options": set(),
+    "metrics": set(),
+    "drivers": set(),
+    "scheduler": {"options", "metrics", "drivers"},
+    "decorator": {"scheduler"},
+    "demo": {"scheduler"},
+    "cli": {"demo", "options"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Return the modules that a Python file imports, with the names taken from them."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module or ""} | {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+def test_the_core_imports_nothing_of_pybatch() -> None:
+    for path in CORE.iterdir():
+        if path.suffix in {".py", ".pyx", ".pxd", ".pyi"}:
+            assert not re.search(r"^\s*(from|c?import) pybatch", path.read_text(), re.M), path
+
+
+def test_the_engine_knows_no_clock_thread_loop_log_or_metrics_library() -> None:
+    names = ["_types", "queue", "cost", "histogram", "policy", "machine", "engine"]
+    for name in names:
+        for path in CORE.glob(f"{name}.p*"):
+            text = path.read_text()
+            used = re.findall(r"^\s*(?:from|import|cimport)\s+([\w.]+)", text, re.M)
+            allowed = {"batchcore", "libc", "cpython", "operator", "typing"}
+            assert {module.split(".")[0] for module in used} <= allowed, path
+            assert not {"batchcore._clock", "batchcore._lock", "cpython.pythread"} & set(used), path
+
+
+def test_pybatch_is_built_in_storeys() -> None:
+    for path in API.rglob("*.py"):
+        floor = path.relative_to(API).parts[0].removesuffix(".py")
+        if floor == "__init__":
+            continue
+        used = {name.split(".")[1] for name in imports(path) if name.startswith("pybatch.")}
+        assert used & set(FLOORS) <= FLOORS[floor] | {floor}, path
+
+
+def test_the_loop_driver_does_not_know_the_thread_driver() -> None:
+    assert not any("workers" in name for name in imports(API / "drivers" / "aio.py"))
+
+
+def test_no_shipped_check_is_an_assert() -> None:
+    for path in (ROOT / "src").rglob("*.p*"):
+        if path.suffix in {".py", ".pyx", ".pxd"}:
+            assert not re.search(r"^\s*assert\b", path.read_text(), re.M), path
+
+
+def test_no_test_sleeps() -> None:
+    for path in (ROOT / "tests").rglob("*.py"):
+        if not {"stress", "isolated"} & set(path.parts):
+            assert not re.search(r"\b(time|asyncio)\.sleep\(", path.read_text()) or path == Path(__file__), path
+
+
+def test_every_cdef_function_says_how_it_fails() -> None:
+    definition = re.compile(r"^ *cp?def (?:inline )?([\w ]+[ *]+)\w+\(([^)]*)\)([^\n]*):$", re.M)
+    returns_an_object = re.compile(r"object|list|tuple|dict|str|Batch|BaseFuture|Parker")
+    found = 0
+    for path in [*CORE.glob("*.pyx"), *CORE.glob("*.pxd")]:
+        for kind, _, ending in definition.findall(path.read_text()):
+            found += 1
+            says = ending.strip() in {"noexcept nogil", "noexcept"} or ending.strip().startswith("except")
+            assert says != bool(returns_an_object.fullmatch(kind.strip())), f"{path.name}: {kind}...{ending}"
+    assert found > 50
+
+
+def test_importing_pybatch_registers_and_starts_nothing() -> None:
+    script = (
+        "import threading, prometheus_client as p; before = list(p.REGISTRY._collector_to_names)\n"
+        "import pybatch\n"
+        "assert list(p.REGISTRY._collector_to_names) == before\n"
+        "assert threading.active_count() == 1\n"
+        "import sys; heavy = {'numpy', 'torch', 'rich', 'sklearn', 'ray', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "batchcore.engine",
+        "batchcore.future",
+        "batchcore.dispatcher",
+        "pybatch",
+        "pybatch.decorator",
+        "pybatch.scheduler",
+        "pybatch.metrics.buckets",
+        "pybatch.metrics.collector",
+    ],
+)
+def test_the_examples_in_docstrings_run(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
+    assert result.attempted > 0
+    assert result.failed == 0
