@@ -41,27 +41,31 @@ bench: $(VENV)/.bench  ## this scheduler against three written by hand
 lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.bench  ## style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/cython-lint src/batchcore/*.pyx src/batchcore/*.pxd
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint src/batchcore/*.pyx src/batchcore/*.pxd
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
-# An editable build with line tracing in an environment of its own; slow code, so not for timing.
 coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .pxd included
 	rm -f .coverage*
 	.venv-coverage/bin/python -m coverage run -m pytest $(ARGS)
 	.venv-coverage/bin/python -m coverage combine --quiet
 	.venv-coverage/bin/python -m coverage report
 
+# Special builds: of a copy, so that they do not get into each other's way.
 .venv-coverage/.installed: KIND = trace
 .venv-address/.installed: KIND = address
-.venv-%/.installed: $(SOURCES)
+.venv-coverage/.installed .venv-address/.installed: .venv-%/.installed: $(SOURCES)
+	rm -rf .venv-$*
 	$(PYTHON) -m venv .venv-$*
+	mkdir .venv-$*/tree
+	cp -r src setup.py pyproject.toml README.md LICENSE .venv-$*/tree
+	rm -f .venv-$*/tree/src/*/*.so
 	.venv-$*/bin/python $(PIP) --upgrade "pip>=25.1" "setuptools>=77" "cython>=3.1,<4"
-	rm -rf build src/batchcore/*.so src/batchcore/*.c
-	BATCHCORE_BUILD=$(KIND) .venv-$*/bin/python $(PIP) --no-build-isolation --editable . --group test
+	BATCHCORE_BUILD=$(KIND) .venv-$*/bin/python $(PIP) --no-build-isolation --editable ".venv-$*/tree[demo]"
+	.venv-$*/bin/python $(PIP) --group test
 	touch $@
 
-# Address and undefined-behaviour sanitizers, in an editable build of its own.  Python's own allocator would hide errors.
+# Python's own allocator would hide errors from the sanitizer.
 sanitize: .venv-address/.installed  ## the tests under sanitizers
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \

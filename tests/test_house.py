@@ -86,6 +86,8 @@ def test_every_cdef_function_says_how_it_fails() -> None:
     found = 0
     for path in [*CORE.glob("*.pyx"), *CORE.glob("*.pxd")]:
         for kind, _, ending in definition.findall(path.read_text()):
+            if kind.strip() == "class":
+                continue
             found += 1
             says = ending.strip() in {"noexcept nogil", "noexcept"} or ending.strip().startswith("except")
             assert says != bool(returns_an_object.fullmatch(kind.strip())), f"{path.name}: {kind}...{ending}"
