@@ -46,10 +46,11 @@ lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.bench  ## style and types
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
 coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .pxd included
-	rm -f .coverage*
-	.venv-coverage/bin/python -m coverage run -m pytest $(ARGS)
-	.venv-coverage/bin/python -m coverage combine --quiet
-	.venv-coverage/bin/python -m coverage report
+	rm -rf .venv-coverage/tree/.coverage* .venv-coverage/tree/tests
+	cp -r tests .venv-coverage/tree
+	cd .venv-coverage/tree && ../bin/python -m coverage run -m pytest $(ARGS)
+	cd .venv-coverage/tree && ../bin/python -m coverage combine --quiet
+	cd .venv-coverage/tree && ../bin/python -m coverage report
 
 # Special builds: of a copy, so that they do not get into each other's way.
 .venv-coverage/.installed: KIND = trace

@@ -37,12 +37,10 @@ cdef inline int64_t cost_predict_ns(const Cost *cost, int64_t n) noexcept nogil:
     cdef double spread, slope, intercept
     if not cost_known(cost):
         return 0
+    slope = 0.0
     spread = cost.weight * cost.n_n - cost.n * cost.n
-    if spread <= 1e-9 * (cost.weight * cost.n_n):
-        return <int64_t>(cost.ns / cost.weight)
-    slope = (cost.weight * cost.n_ns - cost.n * cost.ns) / spread
-    if slope < 0.0:
-        return <int64_t>(cost.ns / cost.weight)
+    if spread > 1e-9 * (cost.weight * cost.n_n):
+        slope = max((cost.weight * cost.n_ns - cost.n * cost.ns) / spread, 0.0)
     intercept = (cost.ns - slope * cost.n) / cost.weight
     if intercept < 0.0:
         intercept = 0.0

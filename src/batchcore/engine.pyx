@@ -35,7 +35,7 @@ MAX_PRIORITY = 1_000_000
 AGING_NS = 2_000_000_000
 
 cdef int32_t c_max_priority = MAX_PRIORITY
-cdef int64_t MAX_INSTANT_NS = 2**62     # leaves room to add any duration
+cdef int64_t MAX_INSTANT_NS = 2**62 - 1     # leaves room to add any duration
 
 cdef tuple STATUSES = ("new", "queued", "running", "completed", "failed", "expired", "cancelled", "shut_down")
 cdef dict POLICIES = {"immediate": IMMEDIATE, "fixed": FIXED}
@@ -339,7 +339,8 @@ cdef class Engine:
     ):
         """Change what is given, all at once or, on a bad value, nothing; the next decision follows it.
 
-        A `max_batch_size` above the last bound of its histogram becomes a bound more, while there is room for one.
+        A `max_batch_size` above the last bound of its histogram becomes a bound more, while there is room for
+        one and nothing was counted above the last.
 
         Raises
         ------

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from batchcore.engine import Engine
 from hypothesis import HealthCheck, settings
+
+from batchcore.engine import Engine
 
 settings.register_profile(
     "batchcore",

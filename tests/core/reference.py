@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from batchcore.engine import AGING_NS
@@ -66,8 +67,8 @@ class Reference:
         max_queue_size: int = 65536,
         capacity: int = 1,
         aging_ns: int = AGING_NS,
-        batch_size_bounds: tuple[int, ...] = (),
-        delay_bounds_ns: tuple[int, ...] = (),
+        batch_size_bounds: tuple[int, ...],
+        delay_bounds_ns: tuple[int, ...],
     ) -> None:
         self.policy, self.max_batch_size, self.max_queue_size = policy, max_batch_size, max_queue_size
         self.max_wait_ns, self.max_latency_ns = max_wait_ns, max_latency_ns
@@ -135,7 +136,7 @@ class Reference:
         self.pass_time(now_ns)
         self.flying = [flying for flying in self.flying if flying is not decision]
         for i, request in enumerate(decision.batch):
-            request.status = "failed" if i < failed else "completed"
+            request.status = "completed" if i < len(decision.batch) - failed else "failed"
             self.ended[request.status] += 1
         self.cost.learn(len(decision.batch), self.now - decision.at_ns)
         self.services.append(self.now - decision.at_ns)
@@ -151,6 +152,8 @@ class Reference:
             raise ValueError
         self.pass_time(now_ns)
         vars(self).update(changes)
+        if self.max_batch_size > self.batch_size_bounds[-1] >= max(self.sizes, default=0):
+            self.batch_size_bounds += (self.max_batch_size,)
 
     def flush(self, now_ns: int) -> None:
         self.pass_time(now_ns)
@@ -239,5 +242,5 @@ class Reference:
 
 def _histogram(bounds: tuple[int, ...], values: list[int]) -> Histogram:
     edges = [LONG_AGO, *bounds, 2**63]
-    counts = tuple(sum(low < v <= high for v in values) for low, high in zip(edges, edges[1:], strict=False))
+    counts = tuple(sum(low < v <= high for v in values) for low, high in pairwise(edges))
     return Histogram(bounds, counts, sum(values))
