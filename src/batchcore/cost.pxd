@@ -2,8 +2,8 @@
 
 Least squares over (n, service time) with weights that decay by 0.985 a batch, kept as five sums, so that learning and
 predicting are O(1) and drift is forgotten.  While all batches had one size there is no slope to see and the mean is the
-answer.
-Neither slope nor intercept is ever negative, and no prediction is above MOST_NS.  Plain doubles in a fixed order, so every machine learns the same figures.
+answer.  Neither slope nor intercept is ever negative, and no prediction is above MOST_NS.  Plain doubles in a fixed
+order, so every machine learns the same figures.
 """
 
 from libc.stdint cimport int64_t
