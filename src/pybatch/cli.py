@@ -93,7 +93,9 @@ Exits with 1 if any answer is wrong. Needs: pip install 'batchcore[demo]'""",
     option("--tasks", _number(int, 0, 10_000), 120, "N", "calling asyncio tasks")
     option("--duration", _number(float, 0.01, 3600), 3.0, "SECONDS", "length of each of the two phases")
     option("--max-batch-size", _number(int, 1, MAX_BATCH_SIZE), 64, "N", "most images in a batch")
-    option("--max-latency-ms", _number(float, 0, MAX_MS), None, "MS", "target from submit to answer; waiting must not break it")
+    option(
+        "--max-latency-ms", _number(float, 0, MAX_MS), None, "MS", "target, submit to answer; waiting must not break it"
+    )
     option("--seed", _number(int, 0, 2**32 - 1), 0, "N", "of the training and the order of the images")
     demo.add_argument("--json", action="store_true", help="print one JSON object, units in its keys, not tables")
     demo.set_defaults(run=partial(_demo, demo))
