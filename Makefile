@@ -48,7 +48,7 @@ lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.bench  ## style and types
 coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .pxd included
 	rm -rf .venv-coverage/tree/.coverage* .venv-coverage/tree/tests
 	cp -r tests .venv-coverage/tree
-	cd .venv-coverage/tree && ../bin/python -m coverage run -m pytest $(ARGS)
+	cd .venv-coverage/tree && BATCHCORE_TRACED=1 ../bin/python -m coverage run -m pytest -m "not stress" --ignore tests/isolated $(ARGS)
 	cd .venv-coverage/tree && ../bin/python -m coverage combine --quiet
 	cd .venv-coverage/tree && ../bin/python -m coverage report
 

@@ -1,0 +1,67 @@
+"""What tests of a running scheduler share: it is shut down when the test ends, and then its books must balance."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pybatch import Scheduler, Stats
+
+LIMIT_S = 30.0
+
+if os.environ.get("BATCHCORE_TRACED") == "1":
+    # The line tracer allocates inside the sections that the GIL guards: no collection may run somebody's code there.
+    gc.disable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Count a skip as a failure where BATCHCORE_NO_SKIPS=1 says that everything a test may want is there."""
+    report = yield
+    if report.skipped and os.environ.get("BATCHCORE_NO_SKIPS") == "1":
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may be: {report.longrepr}"
+    return report
+
+
+@pytest.fixture
+def scheduler_of() -> Iterator[Callable[..., Scheduler[Any, Any]]]:
+    """Make schedulers (without metrics unless asked for) that end with the test and whose books must balance then."""
+    from pybatch import Scheduler
+
+    made: list[Scheduler[Any, Any]] = []
+    threads_before = set(threading.enumerate())
+
+    def scheduler_of(fn: Callable[..., Any], **options: Any) -> Scheduler[Any, Any]:
+        options.setdefault("metrics", "registry" in options)
+        made.append(Scheduler(fn, **options))
+        return made[-1]
+
+    yield scheduler_of
+
+    for scheduler in made:
+        stopping = threading.Thread(target=scheduler.shutdown, daemon=True)
+        stopping.start()
+        stopping.join(LIMIT_S)
+        assert not stopping.is_alive(), f"shutdown of {scheduler!r} does not end"
+        check_books(scheduler.stats())
+    for thread in set(threading.enumerate()) - threads_before:
+        thread.join(LIMIT_S)
+        assert not thread.is_alive(), f"{thread!r} outlives its scheduler"
+
+
+def check_books(stats: Stats) -> None:
+    """Hold the laws of a scheduler at rest: nothing is left, and every request ended in exactly one way."""
+    assert (stats.queued, stats.running, stats.in_flight_batches) == (0, 0, 0), stats
+    computed = stats.completed + stats.failed
+    not_computed = stats.rejected + stats.expired + stats.cancelled + stats.shut_down
+    assert stats.submitted == computed + not_computed, stats
+    assert stats.batch_size.sum == stats.queue_delay_ns.count == computed, stats
+    assert stats.batch_size.count == stats.service_ns.count == stats.batches, stats
+    assert sum(stats.batches_by_reason.values()) == stats.batches, stats
