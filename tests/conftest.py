@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 LIMIT_S = 30.0
 
 if os.environ.get("BATCHCORE_TRACED") == "1":
-    # The line tracer allocates inside the sections that the GIL guards: no collection may run somebody's code there.
+    # The line tracer runs Python inside the sections that the GIL guards.  A collection there could run anybody's code,
+    # and a forced switch of threads another thread: the first must not be, the second be very rare.
     gc.disable()
+    sys.setswitchinterval(0.3)
 
 
 @pytest.hookimpl(wrapper=True)

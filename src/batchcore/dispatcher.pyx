@@ -159,6 +159,7 @@ cdef class Dispatcher(Owner):
                 try:
                     self.signal()
                 except BaseException:
+                    self.coming = False
                     self.cancel_request(future)
                     raise
             return future
@@ -207,7 +208,13 @@ cdef class Dispatcher(Owner):
             if future.entry.status == EXPIRED and future.owner is not None:
                 end_future(future, EXPIRED, None, None)
         if signal:
-            self.signal()
+            try:
+                self.signal()
+            except BaseException:
+                self.coming = False
+                for future in futures:
+                    self.cancel_request(future)
+                raise
         return futures
 
     def refuse(self, n):

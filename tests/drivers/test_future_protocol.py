@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import gc
 import sys
 import threading
@@ -461,6 +462,159 @@ def test_wait_for_that_times_out_on_a_running_request_drops_the_answer_for_this_
         assert await future == "running"
 
     run_loop(main())
+
+
+def test_a_timeout_block_and_a_task_group_cancel_the_queued_requests_of_their_tasks(scheduler_of: SchedulerOf) -> None:
+    gate = Gate()
+    scheduler = scheduler_of(gate.hold, max_batch_size=1)
+
+    async def ask(future: Future[Any]) -> Any:
+        return await future
+
+    async def fail() -> None:
+        raise LookupError
+
+    async def ask_in_vain(future: Future[Any]) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ask(future))
+            await one_turn()
+            group.create_task(fail())
+
+    async def main() -> None:
+        running, late, sibling = (scheduler.submit(item) for item in ("running", "late", "sibling"))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await late
+        with pytest.raises(ExceptionGroup):
+            await ask_in_vain(sibling)
+        assert late.cancelled()
+        assert sibling.cancelled()
+        gate.open()
+        assert await running == "running"
+
+    run_loop(main())
+    assert gate.seen == ["running"]
+
+
+def test_each_task_wakes_as_itself_in_its_own_context(scheduler_of: SchedulerOf) -> None:
+    gate, variable = Gate(), contextvars.ContextVar("variable", default=-1)
+    scheduler = scheduler_of(gate.hold, max_batch_size=64)
+
+    async def ask(item: int) -> None:
+        task = asyncio.current_task()
+        variable.set(item)
+        for _ in range(3):
+            assert await scheduler.submit(item) == item
+            assert variable.get() == item
+            assert asyncio.current_task() is task
+            variable.set(item)
+
+    async def main() -> None:
+        asking = [asyncio.ensure_future(ask(item)) for item in range(64)]
+        await one_turn()
+        gate.open()
+        await asyncio.gather(*asking)
+        assert variable.get() == -1
+
+    run_loop(main())
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=lambda error: type(error).__name__)
+def test_a_task_that_stops_its_loop_when_it_wakes_does_not_take_its_neighbours_wake_up_with_it(
+    scheduler_of: SchedulerOf, error: BaseException
+) -> None:
+    gate = Gate()
+    scheduler = scheduler_of(gate.hold, max_batch_size=3, max_wait_ms=3_600_000)
+
+    async def ask(item: int) -> int:
+        result: int = await scheduler.submit(item)
+        if item == 0:
+            raise error
+        return result
+
+    async def begin() -> list[asyncio.Task[int]]:
+        tasks = [asyncio.create_task(ask(item)) for item in range(3)]
+        await one_turn()
+        return tasks
+
+    loop = asyncio.new_event_loop()
+    try:
+        first, *others = loop.run_until_complete(begin())
+        gate.open()
+        with pytest.raises(type(error)):
+            loop.run_until_complete(asyncio.wait_for(asyncio.gather(*others), LIMIT_S))
+        assert loop.run_until_complete(asyncio.wait_for(asyncio.gather(*others), LIMIT_S)) == [1, 2]
+        assert first.exception() is error
+    finally:
+        loop.close()
+
+
+def test_a_task_that_cancels_its_neighbour_of_the_same_batch_when_it_wakes(scheduler_of: SchedulerOf) -> None:
+    gate, tasks = Gate(), []
+    scheduler = scheduler_of(gate.hold, max_batch_size=3, max_wait_ms=3_600_000)
+
+    async def ask(item: int) -> int:
+        result: int = await scheduler.submit(item)
+        if item == 0:
+            tasks[1].cancel()
+        return result
+
+    async def main() -> None:
+        tasks.extend(asyncio.create_task(ask(item)) for item in range(3))
+        await one_turn()
+        gate.open()
+        one, other, third = await asyncio.gather(*tasks, return_exceptions=True)
+        assert (one, third) == (0, 2)
+        assert isinstance(other, asyncio.CancelledError)
+
+    run_loop(main())
+
+
+def test_a_task_cancelled_after_its_answer_was_sent_is_cancelled_all_the_same(scheduler_of: SchedulerOf) -> None:
+    gate = Gate()
+    scheduler = scheduler_of(gate.hold)
+
+    async def main() -> None:
+        future = scheduler.submit("answer")
+        task = asyncio.ensure_future(future)
+        await one_turn()
+        gate.open()
+        assert future.result(LIMIT_S) == "answer"  # the loop has been told by now, and has not gone round since
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert future.result(0) == "answer"
+
+    run_loop(main())
+
+
+def test_a_result_that_refers_to_its_own_future_is_collected(scheduler_of: SchedulerOf) -> None:
+    scheduler = scheduler_of(lambda items: [Thing() for _ in items])
+    future = scheduler.submit(1)
+    result = future.result(LIMIT_S)
+    result.future = future
+    future.add_done_callback(lambda _: None)
+    result_gone = gone(result)
+    del result, future
+    gc.collect()
+    assert result_gone.wait(LIMIT_S)
+
+
+def test_many_callbacks_and_awaits_of_one_request_are_all_served(scheduler_of: SchedulerOf) -> None:
+    gate, count = Gate(), 5000
+    future = scheduler_of(gate.hold).submit("popular")
+    calls: list[Any] = []
+    for _ in range(count):
+        future.add_done_callback(calls.append)
+
+    async def main() -> None:
+        waiting = [asyncio.ensure_future(future) for _ in range(count)]
+        await one_turn()
+        gate.open()
+        assert await asyncio.gather(*waiting) == ["popular"] * count
+
+    run_loop(main())
+    assert calls == [future] * count
 
 
 def test_nothing_refers_to_the_item_once_the_request_is_done(scheduler_of: SchedulerOf) -> None:

@@ -374,6 +374,82 @@ def test_waiting_for_ones_own_worker_is_refused(scheduler_of: SchedulerOf) -> No
     assert [type(error) for error in told] == [WouldDeadlock] * 3
 
 
+def test_a_callback_that_waits_for_its_own_worker_is_refused(scheduler_of: SchedulerOf) -> None:
+    gate, told = Gate(), []
+    scheduler = scheduler_of(gate.hold, max_batch_size=1)
+
+    def ask_again(_: Future[Any]) -> None:
+        inner = scheduler.submit("inner")
+        told.append(inner)
+        with pytest.raises(WouldDeadlock):
+            inner.result(LIMIT_S)
+        told.append("refused")
+
+    scheduler.submit("outer").add_done_callback(ask_again)
+    gate.open()
+    assert scheduler.drain(LIMIT_S)
+    assert scheduler.drain(LIMIT_S), "now also what the callback submitted"
+    assert told[0].result(LIMIT_S) == "inner"
+    assert told[1:] == ["refused"]
+
+
+def test_a_callback_of_an_expired_request_may_wait_for_another(scheduler_of: SchedulerOf) -> None:
+    gate, told, called = Gate(), [], threading.Event()
+    scheduler = scheduler_of(gate.hold, max_batch_size=1)
+    scheduler.submit("running")
+    gate.wait_entered()
+
+    def ask_again(_: Future[Any]) -> None:
+        gate.open()
+        told.append(scheduler.submit("inner").result(LIMIT_S))
+        called.set()
+
+    scheduler.submit("expiring", timeout_ms=20).add_done_callback(ask_again)
+    assert called.wait(LIMIT_S)
+    assert told == ["inner"]
+
+
+@pytest.mark.parametrize("how", ["submit", "submit_many"])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_when_no_thread_can_be_started_the_caller_is_told_and_nothing_stays_behind(
+    scheduler_of: SchedulerOf, monkeypatch: pytest.MonkeyPatch, how: str, is_async: bool
+) -> None:
+    scheduler = scheduler_of(doubled_async if is_async else doubled)
+    ways: dict[str, Callable[[], Any]] = {
+        "submit": lambda: scheduler.submit(1),
+        "submit_many": lambda: scheduler.submit_many([1, 2]),
+    }
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                ways[how]()
+            assert scheduler.stats().queued == 0
+    assert scheduler.submit(21).result(LIMIT_S) == 42
+
+
+def test_a_second_worker_that_cannot_be_started_is_done_without(
+    scheduler_of: SchedulerOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    scheduler = scheduler_of(gate.hold, max_batch_size=1, max_concurrent_batches=2)
+    futures = [scheduler.submit(0)]
+    gate.wait_entered()
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        futures += [scheduler.submit(item) for item in range(1, 4)]
+    gate.open()
+    assert [future.result(LIMIT_S) for future in futures] == [0, 1, 2, 3]
+
+
 def test_fn_may_ask_for_a_request_that_is_done(scheduler_of: SchedulerOf) -> None:
     def ask(items: list[Any]) -> list[Any]:
         return [item.result() if isinstance(item, Future) else item for item in items]

@@ -5,8 +5,8 @@ started when first needed, until somebody with a loop comes.  A host that was cl
 asked, is left for another; batches already running stay where they began.
 
 A server task lives as a worker thread does: it takes a batch, asks for another server if there is more to do, runs the
-batch, and ends when there is nothing left to take.  A server that its loop drops before the first step (`_Nudge`) and a
-batch that its loop never finishes (`_sweep`) are noticed and made good.
+batch, and ends when there is nothing left to take.  A loop that is closed drops its callbacks, and by that we know: a
+`_Nudge` that goes unrun tells.  One that never rings lies in each host for nothing but that.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import threading
 import time
 import weakref
 from asyncio import AbstractEventLoop, Task, TimerHandle
+from collections.abc import Coroutine
 from typing import Any, cast
 
 from batchcore.dispatcher import Batch, Dispatcher
@@ -26,6 +27,9 @@ from batchcore.errors import BatchAborted, WouldDeadlock
 from batchcore.future import BaseFuture
 
 __all__ = ["LoopDispatcher"]
+
+FOREVER_S = 1e9
+"""When the nudge that watches a loop would ring, seconds: in 31 years."""
 
 LONGEST_TURN_S = 0.001
 """How long a server goes on without letting the loop's other tasks run, seconds, where `fn` does not."""
@@ -48,10 +52,12 @@ class LoopDispatcher(Dispatcher):
     def __init__(self, engine: Engine, name: str) -> None:
         super().__init__(engine, name)
         self._host: AbstractEventLoop | None = None
-        self._own: _LoopThread | None = None
-        self._own_lock = threading.Lock()
+        self._threads: dict[str, _LoopThread] = {}  # at most one, "own"
         self._timer: tuple[float, weakref.ref[_Nudge], weakref.ref[TimerHandle]] | None = None
-        self._serving: dict[Batch, Task[Any]] = {}
+        self._starting: dict[Task[None], Coroutine[Any, Any, None]] = {}  # until their first step
+        self._serving: dict[Batch, Task[None]] = {}
+        self._watches: weakref.WeakKeyDictionary[AbstractEventLoop, weakref.ref[TimerHandle]]
+        self._watches = weakref.WeakKeyDictionary()
 
     def signal(self) -> int:
         """Have a server start on the host."""
@@ -82,20 +88,43 @@ class LoopDispatcher(Dispatcher):
         if host is None or (own is not None and host is own.loop):
             host = here
         if host is None:
-            host = self._own_loop()
+            return self._own_loop()
+        if host is here and host is not self._host:
+            self._watch(host)
         self._host = host
         return host
 
+    def _watch(self, loop: AbstractEventLoop) -> None:
+        """Lay a nudge into a host that tells of its closing; called on it."""
+        if loop not in self._watches:
+            self._watches[loop] = weakref.ref(loop.call_later(FOREVER_S, _Nudge(self, loop)))
+
+    @property
+    def _own(self) -> _LoopThread | None:
+        return self._threads.get("own")
+
     def _own_loop(self) -> AbstractEventLoop:
-        with self._own_lock:
-            if self._own is None or self._own.loop.is_closed():
-                self._own = _LoopThread(f"pybatch-{self.name}-loop")
-            self._host = self._own.loop
-            return self._own.loop
+        # No lock: a finaliser may come here from anywhere, also from within the start of this very thread.
+        own = self._own
+        if own is None or own.loop.is_closed():
+            self._threads.pop("own", None)
+            started = _LoopThread(f"pybatch-{self.name}-loop")
+            own = self._threads.setdefault("own", started)
+            if own is not started:
+                started.stop()
+        self._host = own.loop
+        return own.loop
 
     def serve_on(self, loop: AbstractEventLoop, nudge: _Nudge) -> None:
         """Start a server; called on its loop."""
-        loop.create_task(self._serve(nudge))
+        coroutine = self._serve(nudge)
+        task = loop.create_task(coroutine)
+        self._starting[task] = coroutine
+        task.add_done_callback(self._never_started)
+
+    def _never_started(self, task: Task[None]) -> None:
+        """Forget a server that was cancelled before its first step; its nudge tells."""
+        self._starting.pop(task, None)
 
     def _set_timer(self, loop: AbstractEventLoop, when: float | None) -> None:
         # The loop alone keeps the timer alive: if it is closed, the nudge goes, and tells.
@@ -116,7 +145,9 @@ class LoopDispatcher(Dispatcher):
 
     async def _serve(self, nudge: _Nudge) -> None:
         nudge.done = True
-        task = cast("Task[Any]", asyncio.current_task())
+        task = cast("Task[None]", asyncio.current_task())
+        task.remove_done_callback(self._never_started)
+        del self._starting[task]
         loop = task.get_loop()
         yielded_at = time.monotonic()
         try:
@@ -137,7 +168,7 @@ class LoopDispatcher(Dispatcher):
         except BaseException as error:
             if not isinstance(error, asyncio.CancelledError | GeneratorExit):
                 task.add_done_callback(Task.exception)  # the loop raises it: it need not be logged as well
-            self._leave_host()
+            self._leave(loop)
             raise
         self._set_timer(loop, self.wake_at)
         self.let_go()
@@ -147,15 +178,21 @@ class LoopDispatcher(Dispatcher):
         """On our own loop nobody waits for an exit or a Ctrl-C: the callers have it, and the loop goes on."""
         return self._own is not None and loop is self._own.loop and isinstance(error, SystemExit | KeyboardInterrupt)
 
-    def _leave_host(self) -> None:
-        """The host is going down, or somebody cancels our tasks there: carry on elsewhere."""
+    def _leave(self, loop: AbstractEventLoop) -> None:
+        """This loop is going down, or somebody cancels our tasks there: carry on elsewhere."""
         self._sweep()
-        self._host = None
+        if self._host is loop:
+            self._host = None
         if self.start_over():
-            self._start_server(self._own_loop(), asyncio._get_running_loop())
+            host = self._host or self._own_loop()
+            self._start_server(host, asyncio._get_running_loop())
+        self._stop_if_done()
 
     def _sweep(self) -> None:
-        """End the batches whose loop was closed under them."""
+        """End the servers and the batches whose loop was closed under them."""
+        for task, coroutine in list(self._starting.items()):
+            if task.get_loop().is_closed() and self._starting.pop(task, None) is not None:
+                coroutine.close()
         for batch, task in list(self._serving.items()):
             if task.get_loop().is_closed():
                 self._serving.pop(batch, None)
@@ -179,7 +216,7 @@ class LoopDispatcher(Dispatcher):
         if host is not None and (host.is_closed() or not host.is_running()):
             own = self._own
             if own is None or host is not own.loop:
-                self._leave_host()
+                self._leave(host)
         return 0
 
     def close(self) -> None:
@@ -194,16 +231,25 @@ class LoopDispatcher(Dispatcher):
             own.join(timeout)
 
     def _stop_if_done(self) -> None:
-        if self._own is not None and self.closed and self.idle:
+        if not (self.closed and self.idle):
+            return
+        for loop, handle_ref in list(self._watches.items()):
+            del self._watches[loop]
+            if (handle := handle_ref()) is not None:
+                with contextlib.suppress(RuntimeError):  # closed since we looked
+                    loop.call_soon_threadsafe(handle.cancel)
+        if self._own is not None:
             self._own.stop()
 
     def after_fork(self) -> None:
         """Start clean in a forked child."""
         # Closing the parent's loops here would reach into what both processes share (epoll): they are left alone.
-        _left_to_parent.append((self._host, self._own, self._timer, self._serving))
-        self._host = self._own = self._timer = None
-        self._own_lock = threading.Lock()
+        _left_to_parent.append((self._host, self._threads, self._timer, self._starting, self._serving, self._watches))
+        self._host = self._timer = None
+        self._threads = {}
+        self._starting = {}
         self._serving = {}
+        self._watches = weakref.WeakKeyDictionary()
         super().after_fork()
 
 
@@ -211,22 +257,24 @@ _left_to_parent: list[Any] = []
 
 
 class _Nudge:
-    """A callback that starts a server, and tells the dispatcher if its loop was closed before the first step."""
+    """A callback that starts a server, and tells the dispatcher if its loop drops it before that took a step."""
 
-    __slots__ = ("__weakref__", "dispatcher", "done", "loop")
+    __slots__ = ("__weakref__", "_dispatcher", "done", "loop")
 
     def __init__(self, dispatcher: LoopDispatcher, loop: AbstractEventLoop) -> None:
-        self.dispatcher = dispatcher
+        self._dispatcher = weakref.ref(dispatcher)  # what is queued keeps it alive
         self.loop = loop
         self.done = False
 
     def __call__(self) -> None:
-        if not self.done:
-            self.dispatcher.serve_on(self.loop, self)
+        dispatcher = self._dispatcher()
+        if dispatcher is not None and not self.done:
+            dispatcher.serve_on(self.loop, self)
 
     def __del__(self) -> None:
-        if not self.done and not sys.is_finalizing():
-            self.dispatcher._leave_host()
+        dispatcher = self._dispatcher()
+        if dispatcher is not None and not self.done and not sys.is_finalizing():
+            dispatcher._leave(self.loop)
 
 
 class _LoopThread:
@@ -235,7 +283,11 @@ class _LoopThread:
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self.loop.close()
+            raise
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
