@@ -119,6 +119,7 @@ class LoopDispatcher(Dispatcher):
         """Start a server; called on its loop."""
         coroutine = self._serve(nudge)
         task = loop.create_task(coroutine)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # its loop may go; we make it good
         self._starting[task] = coroutine
         task.add_done_callback(self._never_started)
 
@@ -224,6 +225,10 @@ class LoopDispatcher(Dispatcher):
         super().close()
         self._stop_if_done()
 
+    def __del__(self) -> None:
+        if (own := self._own) is not None:
+            own.stop()
+
     def join(self, timeout: float | None = None) -> None:
         """Wait for the loop thread, if there is one, to end; after `close`."""
         self._stop_if_done()
@@ -301,6 +306,10 @@ class _LoopThread:
         if not self.loop.is_closed():
             with contextlib.suppress(RuntimeError):  # closed since we looked
                 self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def __del__(self) -> None:
+        if (own := self._own) is not None:
+            own.stop()
 
     def join(self, timeout: float | None) -> None:
         if self._thread is not threading.current_thread():
