@@ -307,10 +307,6 @@ class _LoopThread:
             with contextlib.suppress(RuntimeError):  # closed since we looked
                 self.loop.call_soon_threadsafe(self.loop.stop)
 
-    def __del__(self) -> None:
-        if (own := self._own) is not None:
-            own.stop()
-
     def join(self, timeout: float | None) -> None:
         if self._thread is not threading.current_thread():
             self._thread.join(timeout)
