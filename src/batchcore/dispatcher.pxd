@@ -38,6 +38,7 @@ cdef class Dispatcher(Owner):
     cdef BaseFuture offer(self, object fn, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority)
     cdef BaseFuture submit_blocking(self, object fn, object item, int64_t deadline_ns, int32_t priority)
     cdef bint due(self) noexcept
+    cdef int call_server(self) except -1
     cdef void settle(self, Parker parker) noexcept
     cpdef int hand_over(self) except -1
     cdef int admit(self) except -1
@@ -53,4 +54,5 @@ cdef class Dispatcher(Owner):
 cdef class Submitter:
     cdef readonly Dispatcher dispatcher
     cdef readonly object fn             # the user's function
+    cdef Dispatcher ready(self)
     cdef int64_t deadline_from(self, int64_t now_ns, object timeout_ms) except? -1

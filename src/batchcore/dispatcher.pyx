@@ -12,7 +12,7 @@ Lock rule: check arguments, lock, call the machine, unlock; only then raise, cal
 """
 
 from collections.abc import Mapping, Set
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport int32_t, int64_t
 
 import asyncio
@@ -27,6 +27,8 @@ from batchcore.records import REASONS
 
 cdef extern from "Python.h":
     bint PyExceptionInstance_Check(object)
+    bint PyErr_GivenExceptionMatches(object error, object kind)
+    PyObject *PyException_GetTraceback(object error)
 
 from batchcore._clock cimport monotonic_ns
 from batchcore._lock cimport lock, unlock
@@ -36,7 +38,7 @@ from batchcore._types cimport (
 )
 from batchcore.engine cimport Engine, priority_of
 from batchcore.future cimport (
-    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, give_parker, new_future, take_parker,
+    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, give_parker, new_future, take_parker,
 )
 from batchcore.machine cimport (
     Decision, Entry, Machine, machine_abandon, machine_cancel, machine_clear, machine_close, machine_complete,
@@ -45,6 +47,7 @@ from batchcore.machine cimport (
 
 MAX_DURATION_MS = 1e10
 cdef double c_max_duration_ms = MAX_DURATION_MS
+cdef tuple ABORTIONS = (asyncio.CancelledError, GeneratorExit)
 
 
 cdef int64_t timeout_ns_of(object timeout_ms) except? -1:
@@ -88,7 +91,7 @@ cdef list results_of(object results, Py_ssize_t n):
     try:
         values = list(results)
     except TypeError as error:
-        raise InvalidBatchResult(f"fn returned {type(results).__name__}, which is no sequence: {error}") from error
+        raise InvalidBatchResult(f"fn returned {type(results).__name__}, which cannot be read: {error}") from error
     if len(values) != n:
         raise BatchSizeMismatch(f"fn was given {n} items and returned {len(values)} results")
     return values
@@ -141,6 +144,16 @@ cdef class Dispatcher(Owner):
         self.coming = True
         return True
 
+    cdef int call_server(self) except -1:
+        """Signal; if nobody can be started, end everything queued, since nobody would come, and raise why."""
+        try:
+            self.signal()
+        except BaseException as error:
+            self.coming = False
+            self.clear(f"nobody could be started to compute it: {error}")
+            raise
+        return 0
+
     cdef BaseFuture offer(self, object fn, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority):
         """Queue an item; None if there is no room."""
         cdef BaseFuture future = new_future(item, self)
@@ -156,12 +169,7 @@ cdef class Dispatcher(Owner):
         unlock(&self.lock)
         if answer == ACCEPTED:
             if signal:
-                try:
-                    self.signal()
-                except BaseException:
-                    self.coming = False
-                    self.cancel_request(future)
-                    raise
+                self.call_server()
             return future
         if answer == NO_ROOM:
             return None
@@ -208,13 +216,7 @@ cdef class Dispatcher(Owner):
             if future.entry.status == EXPIRED and future.owner is not None:
                 end_future(future, EXPIRED, None, None)
         if signal:
-            try:
-                self.signal()
-            except BaseException:
-                self.coming = False
-                for future in futures:
-                    self.cancel_request(future)
-                raise
+            self.call_server()
         return futures
 
     def refuse(self, n):
@@ -402,7 +404,7 @@ cdef class Dispatcher(Owner):
         signal = self.due()
         unlock(&self.lock)
         if signal:
-            self.signal()
+            self.call_server()
 
     def reconfigure(self, options, capacity):
         """Change the engine's options, all or nothing."""
@@ -414,7 +416,7 @@ cdef class Dispatcher(Owner):
         unlock(&self.lock)
         self.admit()
         if signal:
-            self.signal()
+            self.call_server()
 
     def close(self):
         """Take no more requests; what is queued leaves without waiting."""
@@ -424,7 +426,10 @@ cdef class Dispatcher(Owner):
         unlock(&self.lock)
         self.admit()
         if signal:
-            self.signal()
+            try:
+                self.call_server()
+            except Exception:
+                pass    # what was queued has been told
 
     cpdef int hand_over(self) except -1:
         """Stop being the one who is coming; ask for a successor if there is more to do."""
@@ -433,7 +438,7 @@ cdef class Dispatcher(Owner):
         signal = self.due()
         unlock(&self.lock)
         if signal:
-            self.signal()
+            self.call_server()
         return 0
 
     def start_over(self):
@@ -495,6 +500,8 @@ cdef class Dispatcher(Owner):
         self.coming = False
         self.fan_out = FanOut.__new__(FanOut)
         self.room.clear()
+        for future in self.pending():
+            forget_listeners(future)
         self.abandon("the process forked; the request was left to the parent")
 
     def pending(self):
@@ -514,16 +521,25 @@ cdef class Dispatcher(Owner):
 
 
 cdef tuple failure_of(object error):
-    """An error with its traceback, which every `result` restores: callers would add theirs to one another's."""
-    if isinstance(error, StopIteration):
+    """An error with its traceback, which every `result` restores: callers would add theirs to one another's.
+
+    Asks the interpreter and not the object, whose attributes may be anybody's code.
+    """
+    cdef PyObject *found
+    if PyErr_GivenExceptionMatches(error, StopIteration):
         wrapped = RuntimeError("fn raised StopIteration, which cannot pass through a future")
         wrapped.__cause__ = error
-        error = wrapped
-    elif isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        return (wrapped, None)
+    if PyErr_GivenExceptionMatches(error, ABORTIONS):
         wrapped = BatchAborted("the batch was cancelled while it ran")
         wrapped.__cause__ = error
-        error = wrapped
-    return (error, error.__traceback__)
+        return (wrapped, None)
+    found = PyException_GetTraceback(error)
+    if found == NULL:
+        return (error, None)
+    traceback = <object>found
+    Py_DECREF(traceback)    # it came as a new reference
+    return (error, traceback)
 
 
 cdef int note(object error, str text, str prefix) except -1:
@@ -533,7 +549,7 @@ cdef int note(object error, str text, str prefix) except -1:
         if hasattr(error, "__notes__"):
             error.__notes__ = notes
         error.add_note(text)
-    except Exception:
+    except BaseException:
         pass    # an error that takes no notes is delivered without
     return 0
 
@@ -543,7 +559,7 @@ cdef class Submitter:
 
     __class_getitem__ = classmethod(types.GenericAlias)
 
-    def serve_with(self, Dispatcher dispatcher not None, fn not None):
+    def _serve_with(self, Dispatcher dispatcher not None, fn not None):
         """Say who runs the batches, and with what; called once, by the constructor."""
         self.dispatcher = dispatcher
         self.fn = fn
@@ -587,7 +603,7 @@ cdef class Submitter:
         2
         """
         cdef int64_t now_ns = monotonic_ns()
-        return self.dispatcher.submit(
+        return self.ready().submit(
             self.fn, item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority))
 
     def submit_many(self, items, *, timeout_ms=None, priority=0):
@@ -625,31 +641,36 @@ cdef class Submitter:
         cdef int32_t rank = priority_of(priority)
         cdef list values = list(items)
         cdef int64_t now_ns = monotonic_ns()
-        return self.dispatcher.submit_all(self.fn, values, self.deadline_from(now_ns, timeout_ms), now_ns, rank)
+        return self.ready().submit_all(self.fn, values, self.deadline_from(now_ns, timeout_ms), now_ns, rank)
 
-    def submit_waiting(self, item, *, timeout_ms=None, priority=0):
+    def _submit_waiting(self, item, *, timeout_ms=None, priority=0):
         """Queue one item like `submit`, but wait for room whatever ``on_full`` says.  For threads without a loop."""
         cdef int64_t now_ns = monotonic_ns()
         cdef int64_t deadline_ns = self.deadline_from(now_ns, timeout_ms)
         cdef int32_t rank = priority_of(priority)
-        cdef BaseFuture future = self.dispatcher.offer(self.fn, item, deadline_ns, now_ns, rank)
-        return self.dispatcher.submit_blocking(self.fn, item, deadline_ns, rank) if future is None else future
+        cdef BaseFuture future = self.ready().offer(self.fn, item, deadline_ns, now_ns, rank)
+        return self.ready().submit_blocking(self.fn, item, deadline_ns, rank) if future is None else future
 
-    def try_submit(self, item, int64_t deadline_ns, priority):
+    def _try_submit(self, item, int64_t deadline_ns, priority):
         """Queue an item and return its future, or None if there is no room."""
-        return self.dispatcher.offer(self.fn, item, deadline_ns, monotonic_ns(), priority_of(priority))
+        return self.ready().offer(self.fn, item, deadline_ns, monotonic_ns(), priority_of(priority))
 
-    def deadline_ns(self, timeout_ms):
+    def _deadline_ns(self, timeout_ms):
         """The deadline of a request submitted now."""
         return self.deadline_from(monotonic_ns(), timeout_ms)
 
     def __call__(self, item, *, timeout_ms=None, priority=0):
         """Submit one item and wait for its result; parameters and errors as in `submit` and `Future.result`."""
         cdef int64_t now_ns = monotonic_ns()
-        return self.dispatcher.submit(
+        return self.ready().submit(
             self.fn, item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority)).result()
+
+    cdef Dispatcher ready(self):
+        if self.dispatcher is None:
+            raise RuntimeError("Scheduler.__init__ was not called")
+        return self.dispatcher
 
     cdef int64_t deadline_from(self, int64_t now_ns, object timeout_ms) except? -1:
         if timeout_ms is not None:
             return now_ns + timeout_ns_of(timeout_ms)
-        return NEVER_NS if self.dispatcher.timeout_ns == NEVER_NS else now_ns + self.dispatcher.timeout_ns
+        return NEVER_NS if self.ready().timeout_ns == NEVER_NS else now_ns + self.ready().timeout_ns

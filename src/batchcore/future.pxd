@@ -46,6 +46,7 @@ cdef class FanOut:
     """Awaiters to be woken, by event loop, so that each loop is woken once."""
     cdef dict scheduled     # loop -> its awaiters; a wake-up of the loop is under way or in `fresh`
     cdef list fresh         # loops whose wake-up `wake` has to schedule
+    cdef object error       # the first that came out of a listener; `wake` raises it
     cdef int add(self, Awaiter awaiter) except -1
     cdef int wake(self) except -1
 
@@ -53,7 +54,7 @@ cdef class FanOut:
 cdef class BaseFuture(Request):
     cdef Owner owner        # None once ended
     cdef object payload     # item while queued; result; (exception, traceback); or the words of a shutdown
-    cdef Listener listeners     # chain, oldest first
+    cdef Listener listeners     # chain, newest first
     cdef bint listen(self, Listener listener) except -1
     cdef bint unlisten(self, Listener listener) except -1
     cdef int wait(self, object timeout) except -1
@@ -63,6 +64,8 @@ cdef class BaseFuture(Request):
 
 cdef Parker take_parker()
 cdef int give_parker(Parker parker) except -1
+cdef int report(object error, object source) except -1
 cdef BaseFuture new_future(object item, Owner owner)
 cdef int end_future(BaseFuture future, Status status, object payload, FanOut fan_out) except -1
+cdef int forget_listeners(BaseFuture future) except -1
 cdef int end_futures(list futures, Status status, object payload, FanOut fan_out) except -1

@@ -36,6 +36,8 @@ from batchcore._types cimport (
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
+    int PyException_SetTraceback(object error, object traceback) except -1
+    bint PyErr_GivenExceptionMatches(object error, object kind)
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long microseconds, int interruptible) nogil
 
 cdef int64_t LONGEST_SLEEP_NS = 3600 * 1_000_000_000    # far below what any platform's timed wait can count
@@ -139,13 +141,16 @@ cdef int give_parker(Parker parker) except -1:
 
 
 cdef class Callback(Listener):
-    """A done-callback; what it raises is nobody's business but sys.unraisablehook's."""
+    """A done-callback; what it raises goes to sys.unraisablehook."""
     cdef object fn
 
     cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
         try:
             self.fn(future)
         except BaseException as error:
+            on_main_thread = threading.current_thread() is threading.main_thread()
+            if on_main_thread and PyErr_GivenExceptionMatches(error, KeyboardInterrupt):
+                raise   # Ctrl-C is the program's, whatever runs when it comes
             report(error, self.fn)
         return 0
 
@@ -285,7 +290,13 @@ cdef class FanOut:
         return 0
 
     cdef int wake(self) except -1:
-        """Schedule one wake-up for each loop that has none under way; call it after the last `add` of a batch."""
+        """Schedule one wake-up for each loop that has none under way; call it after the last `end_future` of a batch.
+
+        Raises what came out of a listener meanwhile: a Ctrl-C, or what a signal handler raised.
+        """
+        if len(self.scheduled) > len(self.fresh):
+            for loop in [loop for loop in self.scheduled if loop.is_closed()]:
+                self.scheduled.pop(loop, None)  # it will never come to it
         while self.fresh:
             try:
                 loop = self.fresh.pop()
@@ -300,11 +311,15 @@ cdef class FanOut:
                 self.scheduled.pop(loop, None)
                 if not loop.is_closed():    # else nobody is left to wake
                     report(error, loop)
+        if self.error is not None:
+            error = self.error
+            self.error = None
+            raise error
         return 0
 
     def run(self, loop):
         """Wake what has gathered for this loop; called by it."""
-        wake_awaiters(self.scheduled.pop(loop))
+        wake_awaiters(self.scheduled.pop(loop, []))
 
 
 # --- the future
@@ -313,17 +328,11 @@ cdef class FanOut:
 cdef class BaseFuture(Request):
     cdef bint listen(self, Listener listener) except -1:
         """Hang `listener` on the chain; False if the future has ended and it will never be told."""
-        cdef Listener last
         with cython.critical_section(self):
             if self.entry.status >= COMPLETED:
                 return False
-            if self.listeners is None:
-                self.listeners = listener
-            else:
-                last = self.listeners
-                while last.next is not None:
-                    last = last.next
-                last.next = listener
+            listener.next = self.listeners
+            self.listeners = listener
         return True
 
     cdef bint unlisten(self, Listener listener) except -1:
@@ -359,6 +368,8 @@ cdef class BaseFuture(Request):
         cdef Owner owner = self.owner
         if owner is None:
             return 0
+        if timeout is not None and timeout != timeout:
+            raise ValueError("timeout is not a number; it must be seconds, or None for no limit")
         if timeout is not None and timeout < 1e9:
             if timeout <= 0:
                 raise TimeoutError
@@ -546,27 +557,38 @@ cdef object error_of(BaseFuture future):
     """What `result` raises for a future that ended without one."""
     if future.entry.status == FAILED:
         error, traceback = <tuple>future.payload
-        return error.with_traceback(traceback)
+        PyException_SetTraceback(error, traceback)  # not its method: an exception may have one of its own
+        return error
     if future.entry.status == EXPIRED:
         allowed_ms = (future.entry.deadline_ns - future.entry.arrival_ns) / 1e6
         return DeadlineExceeded(f"the request was not started within its timeout_ms of {allowed_ms:g}")
-    return SchedulerClosed(future.payload)
+    # Until `end_future` has come to it, the payload is still the item.
+    return SchedulerClosed(future.payload if future.owner is None else "the request was shut down")
 
 
 cdef int end_future(BaseFuture future, Status status, object payload, FanOut fan_out) except -1:
-    """End a request and tell everyone who listens; `fan_out` gathers the awaiters for one wake-up."""
-    cdef Listener listener, following
+    """End a request and tell everyone who listens; `fan_out` gathers the awaiters, and errors, for its `wake`."""
+    cdef Listener listener, chain
+    cdef Listener told = None
     with cython.critical_section(future):
-        listener = future.listeners
+        chain = future.listeners
         future.listeners = None
         future.payload = payload
         future.owner = None
         future.entry.status = status
-    while listener is not None:
-        following = listener.next
+    while chain is not None:    # oldest first
+        listener = chain
+        chain = listener.next
+        listener.next = told
+        told = listener
+    while told is not None:
+        listener = told
+        told = listener.next
         listener.next = None
-        listener.notify(future, fan_out)
-        listener = following
+        try:
+            listener.notify(future, fan_out)
+        except BaseException as error:
+            fan_out.error = error
     return 0
 
 
@@ -576,3 +598,11 @@ cdef int end_futures(list futures, Status status, object payload, FanOut fan_out
     for future in futures:
         end_future(future, status, payload, fan_out)
     return fan_out.wake()
+
+
+cdef int forget_listeners(BaseFuture future) except -1:
+    """Leave those who wait for `future` to the parent process: here are neither their threads nor their locks."""
+    future.listeners = None
+    for name in ("_bridge", "_condition", "_waiters"):
+        future.__dict__.pop(name, None)
+    return 0

@@ -147,9 +147,10 @@ cdef class ThreadDispatcher(Dispatcher):
 
     def join(self, timeout=None):
         """Wait for the threads to leave, but never for the one that calls; after `close`."""
+        cdef int64_t until_ns = NEVER_NS if timeout is None else monotonic_ns() + <int64_t>(timeout * 1e9)
         for thread in list(self.threads):
             if thread is not threading.current_thread():
-                thread.join(timeout)
+                thread.join(None if timeout is None else max(until_ns - monotonic_ns(), <int64_t>0) / 1e9)
 
     def after_fork(self):
         self.parked = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
@@ -18,6 +19,18 @@ Y = TypeVar("Y")
 R = TypeVar("R")
 
 
+_making = threading.RLock()
+
+
+def _after_fork() -> None:
+    global _making  # noqa: PLW0603  # whoever held it is not in this process
+    _making = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Batched(Generic[X, R]):
     """A batch function that is called for one item; made by `batched`.
 
@@ -29,7 +42,6 @@ class Batched(Generic[X, R]):
         self._fn = fn
         self._options = options
         self._async = inspect.iscoroutinefunction(fn)
-        self._lock = threading.Lock()
         self._schedulers: dict[int | None, Scheduler[X, Any]] = {}  # by id of the instance; None: of the function
 
     @property
@@ -48,7 +60,10 @@ class Batched(Generic[X, R]):
 
     def _scheduler_of(self, instance: object) -> Scheduler[X, Any]:
         key = None if instance is None else id(instance)
-        with self._lock:
+        scheduler = self._schedulers.get(key)
+        if scheduler is not None:
+            return scheduler
+        with _making:
             scheduler = self._schedulers.get(key)
             if scheduler is None:
                 scheduler = Scheduler(self._function_of(instance), **{"name": self._fn.__name__, **self._options})

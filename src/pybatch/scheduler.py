@@ -91,6 +91,12 @@ class Scheduler(Submitter[X, Y]):
     `shutdown`.  One that is forgotten instead answers what it has accepted, ends, and warns (`ResourceWarning`).  At
     the interpreter's exit what is still queued fails with `SchedulerClosed`.  In a forked child it starts afresh.
 
+    A result may be `BatchSizeMismatch` or `InvalidBatchResult` if `fn` returns something else than a sequence of as
+    many results, `DeadlineExceeded`, `SchedulerClosed`, or whatever `fn` raised: the same object for every caller of
+    the batch.  An ``async def`` runs in the context (`contextvars`) of whoever happened to start it, and a batch ends
+    with its loop: with callers on several loops, those of another loop get `BatchAborted` then, and a loop that is
+    stopped in the middle of a batch, but not closed, keeps it.
+
     Examples
     --------
     >>> def predict(xs: list[int]) -> list[int]:
@@ -146,7 +152,7 @@ class Scheduler(Submitter[X, Y]):
         dispatcher = LoopDispatcher(engine, name) if _is_async(fn) else ThreadDispatcher(engine, name)
         dispatcher.block = block
         dispatcher.set_timeout_ns(timeout_ns)
-        self.serve_with(dispatcher, fn)
+        self._serve_with(dispatcher, fn)
         self._registry = registry
         self._shown = bool(metrics)
         if self._shown:
@@ -197,7 +203,7 @@ class Scheduler(Submitter[X, Y]):
             for item in items:
                 if len(outstanding) >= ahead:
                     yield outstanding.popleft().result()
-                outstanding.append(self.submit_waiting(item, timeout_ms=timeout_ms, priority=priority))
+                outstanding.append(self._submit_waiting(item, timeout_ms=timeout_ms, priority=priority))
             while outstanding:
                 yield outstanding.popleft().result()
         finally:
@@ -222,15 +228,15 @@ class Scheduler(Submitter[X, Y]):
         """
         dispatcher = self.dispatcher
         loop = asyncio.get_running_loop()
-        deadline_ns = self.deadline_ns(timeout_ms)
-        future: Future[Y] | None = self.try_submit(item, deadline_ns, priority)
+        deadline_ns = self._deadline_ns(timeout_ms)
+        future: Future[Y] | None = self._try_submit(item, deadline_ns, priority)
         while future is None:
             turn: asyncio.Future[None] = loop.create_future()
             waiter = functools.partial(_give_turn, loop, turn)
             dispatcher.enter_room(waiter)
             try:
                 # Having queued for room first, no room that comes from here on can be missed.
-                future = self.try_submit(item, deadline_ns, priority)
+                future = self._try_submit(item, deadline_ns, priority)
                 if future is None:
                     await asyncio.wait([turn], timeout=dispatcher.seconds_until(deadline_ns))
             finally:
@@ -363,13 +369,13 @@ class Scheduler(Submitter[X, Y]):
 
     def __del__(self) -> None:
         if self.dispatcher is not None and not self.dispatcher.closed:
+            self.dispatcher.close()  # first: the warning may be an error
             warnings.warn(
                 f"scheduler {self.name!r} was not shut down; use it in `with` or call shutdown()",
                 ResourceWarning,
                 source=self,
                 stacklevel=2,
             )
-            self.dispatcher.close()
 
     def __repr__(self) -> str:
         stats = self.stats()

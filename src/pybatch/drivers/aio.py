@@ -154,8 +154,8 @@ class LoopDispatcher(Dispatcher):
         try:
             while (batch := self.take()) is not None:
                 self._serving[batch] = task
-                self.hand_over()
                 try:
+                    self.hand_over()
                     self.finish(batch, await batch.fn(batch.take_items()))
                 except BaseException as error:
                     self.fail(batch, error)

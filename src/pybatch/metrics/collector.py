@@ -12,6 +12,7 @@ reentrant, from wherever a scheduler happens to be finalised.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -169,6 +170,15 @@ _collectors: WeakKeyDictionary[CollectorRegistry, _Collector] = WeakKeyDictionar
 # Never taken by `unregister`: while it is held, or the registry's own inside it, the last reference to a source may go
 # and its finaliser unregister.  Held by test_a_finaliser_may_unregister_while_another_source_registers.
 _registration = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _registration  # noqa: PLW0603  # whoever held it is not in this process
+    _registration = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _checked(registry: CollectorRegistry | None) -> CollectorRegistry:
