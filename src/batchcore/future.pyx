@@ -295,8 +295,9 @@ cdef class FanOut:
         Raises what came out of a listener meanwhile: a Ctrl-C, or what a signal handler raised.
         """
         if len(self.scheduled) > len(self.fresh):
-            for loop in [loop for loop in self.scheduled if loop.is_closed()]:
-                self.scheduled.pop(loop, None)  # it will never come to it
+            for loop in list(self.scheduled):
+                if loop.is_closed():
+                    self.scheduled.pop(loop, None)  # it will never come to it
         while self.fresh:
             try:
                 loop = self.fresh.pop()

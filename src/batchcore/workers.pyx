@@ -18,7 +18,7 @@ from batchcore._clock cimport monotonic_ns
 from batchcore._lock cimport lock, unlock
 from batchcore._types cimport NEVER_NS, RUNNING
 from batchcore.dispatcher cimport Batch, Dispatcher
-from batchcore.future cimport BaseFuture, Parker
+from batchcore.future cimport BaseFuture, Parker, report
 from batchcore.queue cimport queue_peek
 
 
@@ -124,11 +124,14 @@ cdef class ThreadDispatcher(Dispatcher):
     cdef int execute(self, Batch batch) except -1:
         """Run `fn` on a batch; whatever it does, the batch ends and the worker lives on."""
         try:
-            results = batch.fn(batch.take_items())
+            try:
+                results = batch.fn(batch.take_items())
+            except BaseException as error:
+                self.fail(batch, error)
+            else:
+                self.finish(batch, results)
         except BaseException as error:
-            self.fail(batch, error)
-        else:
-            self.finish(batch, results)
+            report(error, self)     # from telling somebody of the end: everybody has been told
         return 0
 
     def close(self):
