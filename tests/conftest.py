@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,13 +13,6 @@ if TYPE_CHECKING:
     from pybatch import Scheduler, Stats
 
 LIMIT_S = 30.0
-
-if os.environ.get("BATCHCORE_TRACED") == "1":
-    # The line tracer runs Python inside the sections that the GIL guards.  A collection there could run anybody's code,
-    # and a forced switch of threads another thread: the first must not be, the second be very rare.
-    gc.disable()
-    sys.setswitchinterval(0.3)
-
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
