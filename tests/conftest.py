@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LIMIT_S = 30.0
 
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Count a skip as a failure where BATCHCORE_NO_SKIPS=1 says that everything a test may want is there."""

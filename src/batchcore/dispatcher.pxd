@@ -13,6 +13,7 @@ cdef class Batch:
     cdef readonly object reason         # why it left
     cdef readonly list items            # what fn is given; taken away by `take_items`
     cdef list futures                   # of the items, in the same order
+    cdef bint left                      # the machine knows that it is done
     cdef int64_t dispatched_at_ns
     cdef readonly object fn             # what to run
     cpdef list take_items(self)
@@ -42,7 +43,7 @@ cdef class Dispatcher(Owner):
     cdef void settle(self, Parker parker) noexcept
     cpdef int hand_over(self) except -1
     cdef int admit(self) except -1
-    cdef Batch batch_of(self, const Decision *decision)
+    cdef Batch batch_of(self, const Decision *decision, object fn)
     cdef bint leave(self, Batch batch, int64_t failed) except -1
     cpdef int let_go(self) except -1
     cpdef int signal(self) except -1

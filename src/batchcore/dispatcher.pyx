@@ -38,7 +38,7 @@ from batchcore._types cimport (
 )
 from batchcore.engine cimport Engine, priority_of
 from batchcore.future cimport (
-    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, give_parker, new_future, take_parker,
+    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, new_future, take_parker,
 )
 from batchcore.machine cimport (
     Decision, Entry, Machine, machine_abandon, machine_cancel, machine_clear, machine_close, machine_complete,
@@ -139,7 +139,10 @@ cdef class Dispatcher(Owner):
 
     cdef bint due(self) noexcept:
         """Whether somebody has to be asked to decide; if so, somebody is coming from here on.  Under the lock."""
-        if self.coming or machine_next_wakeup_ns(&self.engine.machine) >= self.armed_ns:
+        cdef const Machine *machine = &self.engine.machine
+        # A timer that has rung brings nobody any more: whoever it brought is `coming` or has found something to do.
+        cdef int64_t armed_ns = self.armed_ns if self.armed_ns > machine.now_ns else NEVER_NS
+        if self.coming or machine_next_wakeup_ns(machine) >= armed_ns:
             return False
         self.coming = True
         return True
@@ -150,7 +153,8 @@ cdef class Dispatcher(Owner):
             self.signal()
         except BaseException as error:
             self.coming = False
-            self.clear(f"nobody could be started to compute it: {error}")
+            if isinstance(error, Exception):    # not a Ctrl-C on the way
+                self.clear(f"nobody could be started to compute it: {error}")
             raise
         return 0
 
@@ -201,14 +205,14 @@ cdef class Dispatcher(Owner):
         if machine.closed:
             unlock(&self.lock)
             raise self.closed_error()
-        fits = len(futures) <= machine.config.max_queue_size - machine.queued or deadline_ns <= machine.now_ns
+        fits = len(futures) <= machine.config.max_queue_size - machine.queued or deadline_ns <= max(now_ns, machine.now_ns)
         if fits:
             for future in futures:
                 if machine_submit(machine, now_ns, &future.entry, deadline_ns, priority) == ACCEPTED:
                     Py_INCREF(future)
                     if self.fn is None:
                         self.fn = fn
-        signal = self.due()
+        signal = fits and self.due()
         unlock(&self.lock)
         if not fits:
             raise self.refuse(len(futures))
@@ -234,9 +238,9 @@ cdef class Dispatcher(Owner):
         """Sleep until there is room, or the deadline has come."""
         cdef Parker parker
         cdef BaseFuture future
-        cdef int64_t left_ns = NEVER_NS
+        cdef int64_t left_ns
         while True:
-            self.before_blocking(None)
+            left_ns = self.before_blocking(None)
             parker = take_parker()
             self.room.append(parker)
             try:
@@ -245,9 +249,9 @@ cdef class Dispatcher(Owner):
                 if future is not None:
                     return future
                 if deadline_ns != NEVER_NS:
-                    left_ns = max(deadline_ns - monotonic_ns(), <int64_t>0)
-                if parker.park(left_ns):
-                    give_parker(parker)
+                    left_ns = min(left_ns, max(deadline_ns - monotonic_ns(), <int64_t>0))
+                if not parker.park(left_ns):
+                    self.heartbeat()
             finally:
                 self.leave_room(parker)
                 self.after_blocking()
@@ -313,10 +317,13 @@ cdef class Dispatcher(Owner):
         """
         cdef Decision decision
         cdef Batch batch
+        cdef object fn = None
         while True:
+            fn = None
             lock(&self.lock)
             self.coming = True
             machine_decide(&self.engine.machine, monotonic_ns(), &decision)
+            fn = self.fn
             if decision.kind != DISPATCH and decision.expired == NULL:
                 self.coming = False
                 self.wake_at_ns = decision.wake_at_ns
@@ -324,7 +331,7 @@ cdef class Dispatcher(Owner):
                 unlock(&self.lock)
                 return None
             unlock(&self.lock)
-            batch = self.batch_of(&decision) if decision.kind == DISPATCH else None
+            batch = self.batch_of(&decision, fn) if decision.kind == DISPATCH else None
             if decision.expired != NULL:
                 end_futures(futures_of(decision.expired), EXPIRED, None, self.fan_out)
             if self.room:
@@ -332,13 +339,13 @@ cdef class Dispatcher(Owner):
             if batch is not None:
                 return batch
 
-    cdef Batch batch_of(self, const Decision *decision):
+    cdef Batch batch_of(self, const Decision *decision, object fn):
         cdef Batch batch = Batch.__new__(Batch)
         cdef BaseFuture future
         batch.id = decision.batch_id
         batch.reason = REASONS[<int>decision.reason]
         batch.dispatched_at_ns = decision.at_ns
-        batch.fn = self.fn
+        batch.fn = fn
         batch.futures = futures_of(decision.batch)
         batch.items = [(<BaseFuture>future).take_item() for future in batch.futures]
         self.running.add(batch)
@@ -370,21 +377,30 @@ cdef class Dispatcher(Owner):
                 end_future(future, FAILED, failure_of(value), self.fan_out)
             else:
                 end_future(future, COMPLETED, value, self.fan_out)
+        self.running.discard(batch)
         return self.fan_out.wake()
 
     cpdef int fail(self, Batch batch, object error) except -1:
-        """End a batch with the error that `fn` raised: every caller gets that very object."""
+        """End a batch with the error that `fn` raised: every caller gets that very object.
+
+        Of a batch that has ended, wholly or in part, it ends what is left.
+        """
         cdef Py_ssize_t n = len(batch.futures)
-        if not self.leave(batch, n):
-            return 0
-        note(error, f"batch {batch.id} of {n} request{'s' if n > 1 else ''} in scheduler {self.name!r}", "batch ")
-        return end_futures(batch.futures, FAILED, failure_of(error), self.fan_out)
+        cdef BaseFuture future
+        if self.leave(batch, n):
+            note(error, f"batch {batch.id} of {n} request{'s' if n > 1 else ''} in scheduler {self.name!r}", "batch ")
+        failure = failure_of(error)
+        for future in batch.futures:
+            if future.entry.status < COMPLETED:
+                end_future(future, FAILED, failure, self.fan_out)
+        self.running.discard(batch)
+        return self.fan_out.wake()
 
     cdef bint leave(self, Batch batch, int64_t failed) except -1:
-        """Count a batch as done; False if it was abandoned before (by a fork or at exit)."""
-        if batch not in self.running:
+        """Count a batch as done; False if it is already."""
+        if batch.left:
             return False
-        self.running.discard(batch)
+        batch.left = True
         lock(&self.lock)
         machine_complete(
             &self.engine.machine, monotonic_ns(), batch.dispatched_at_ns, len(batch.futures), failed)
@@ -486,13 +502,19 @@ cdef class Dispatcher(Owner):
     def abandon(self, words):
         """End everything queued and running as shut down: nobody will compute it any more."""
         cdef Batch batch
+        cdef BaseFuture future
         self.clear(words)
         for batch in list(self.running):
             self.running.discard(batch)
-            lock(&self.lock)
-            machine_abandon(&self.engine.machine, monotonic_ns(), len(batch.futures))
-            unlock(&self.lock)
-            end_futures(batch.futures, SHUT_DOWN, words, self.fan_out)
+            if not batch.left:
+                batch.left = True
+                lock(&self.lock)
+                machine_abandon(&self.engine.machine, monotonic_ns(), len(batch.futures))
+                unlock(&self.lock)
+            for future in batch.futures:
+                if future.entry.status < COMPLETED:
+                    end_future(future, SHUT_DOWN, words, self.fan_out)
+        self.fan_out.wake()
 
     def after_fork(self):
         """Start clean in a forked child: its copies of the parent's requests end, the parent answers its own."""
@@ -662,8 +684,13 @@ cdef class Submitter:
     def __call__(self, item, *, timeout_ms=None, priority=0):
         """Submit one item and wait for its result; parameters and errors as in `submit` and `Future.result`."""
         cdef int64_t now_ns = monotonic_ns()
-        return self.ready().submit(
-            self.fn, item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority)).result()
+        cdef BaseFuture future = self.ready().submit(
+            self.fn, item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority))
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()     # nobody else has it
+            raise
 
     cdef Dispatcher ready(self):
         if self.dispatcher is None:

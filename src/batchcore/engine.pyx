@@ -382,7 +382,8 @@ cdef class Engine:
         -------
         batchcore.records.Stats
         """
-        cdef const Machine *machine = &self.machine
+        cdef Machine copy = self.machine    # other threads may come between the lines below
+        cdef const Machine *machine = &copy
         return records.Stats(
             submitted=machine.submitted,
             completed=machine.ended[<int>COMPLETED],

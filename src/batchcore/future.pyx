@@ -312,6 +312,9 @@ cdef class FanOut:
                 self.scheduled.pop(loop, None)
                 if not loop.is_closed():    # else nobody is left to wake
                     report(error, loop)
+            except BaseException:
+                self.fresh.append(loop)     # a Ctrl-C on the way: the next wake-up takes it along
+                raise
         if self.error is not None:
             error = self.error
             self.error = None
@@ -379,7 +382,7 @@ cdef class BaseFuture(Request):
         parker = take_parker()
         try:
             if self.listen(parker):
-                while not parker.park(min(beat_ns, until_ns - monotonic_ns())):
+                while not parker.park(beat_ns if until_ns == NEVER_NS else min(beat_ns, until_ns - monotonic_ns())):
                     if monotonic_ns() >= until_ns:
                         raise TimeoutError
                     owner.heartbeat()
@@ -504,6 +507,15 @@ cdef class BaseFuture(Request):
     def set_running_or_notify_cancel(self):
         """Refuse: the scheduler alone starts a request."""
         self.set_result(None)
+
+    def _get_snapshot(self):
+        """What asyncio.wrap_future asks for from Python 3.14 on: done, cancelled, result, exception."""
+        cdef Status status = self.entry.status
+        if status < COMPLETED or status == CANCELLED:
+            return status == CANCELLED, status == CANCELLED, None, None
+        if status == COMPLETED:
+            return True, False, self.payload, None
+        return True, False, None, error_of(self)
 
     @property
     def _state(self):

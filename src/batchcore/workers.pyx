@@ -16,7 +16,7 @@ from batchcore.errors import WouldDeadlock
 
 from batchcore._clock cimport monotonic_ns
 from batchcore._lock cimport lock, unlock
-from batchcore._types cimport NEVER_NS, RUNNING
+from batchcore._types cimport NEVER_NS
 from batchcore.dispatcher cimport Batch, Dispatcher
 from batchcore.future cimport BaseFuture, Parker, report
 from batchcore.queue cimport queue_peek
@@ -62,7 +62,7 @@ cdef class ThreadDispatcher(Dispatcher):
         self.threads.append(thread)
         try:
             thread.start()
-        except BaseException:
+        except Exception:
             self.threads.remove(thread)
             self.coming = False
             if not self.threads:
@@ -78,7 +78,6 @@ cdef class ThreadDispatcher(Dispatcher):
             while not worker.leaving:
                 batch = self.take(worker)
                 if batch is not None:
-                    self.hand_over()
                     worker.batch = batch
                     self.execute(batch)
                     worker.batch = batch = None
@@ -124,6 +123,7 @@ cdef class ThreadDispatcher(Dispatcher):
     cdef int execute(self, Batch batch) except -1:
         """Run `fn` on a batch; whatever it does, the batch ends and the worker lives on."""
         try:
+            self.hand_over()
             try:
                 results = batch.fn(batch.take_items())
             except BaseException as error:
@@ -131,7 +131,8 @@ cdef class ThreadDispatcher(Dispatcher):
             else:
                 self.finish(batch, results)
         except BaseException as error:
-            report(error, self)     # from telling somebody of the end: everybody has been told
+            report(error, self)
+            self.fail(batch, error)     # what is left of it
         return 0
 
     def close(self):
@@ -167,11 +168,9 @@ cdef class ThreadDispatcher(Dispatcher):
         cdef Worker worker = self.workers.get(PyThread_get_thread_ident())
         if worker is None or worker.batch is None:
             return NEVER_NS
-        if future is not None and future.entry.status == RUNNING:
-            if any([other is future for other in worker.batch.futures]):
-                raise WouldDeadlock("fn waits for a request of the batch that it is computing")
-            return NEVER_NS
-        if self.blocked + 1 >= self.engine.machine.config.capacity:
+        if any([other is future for other in worker.batch.futures]):
+            raise WouldDeadlock("fn waits for a request of the batch that it is computing")
+        if self.blocked + 1 >= max(self.engine.machine.config.capacity, self.engine.machine.in_flight):
             raise WouldDeadlock(
                 f"fn waits for another request of its own scheduler {self.name!r}, and no worker is left to "
                 f"compute it; raise max_concurrent_batches or do not wait inside fn")

@@ -202,10 +202,14 @@ class Scheduler(Submitter[X, Y]):
         try:
             for item in items:
                 if len(outstanding) >= ahead:
-                    yield outstanding.popleft().result()
+                    result = outstanding[0].result()
+                    outstanding.popleft()
+                    yield result
                 outstanding.append(self._submit_waiting(item, timeout_ms=timeout_ms, priority=priority))
             while outstanding:
-                yield outstanding.popleft().result()
+                result = outstanding[0].result()
+                outstanding.popleft()
+                yield result
         finally:
             for future in outstanding:
                 future.cancel()

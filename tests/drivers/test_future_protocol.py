@@ -259,6 +259,36 @@ def test_wait_times_out_and_tells_what_is_done_and_what_is_not(scheduler_of: Sch
     assert concurrent.futures.wait([held], timeout=LIMIT_S).done == {held}
 
 
+def test_its_state_stands_still_while_wait_looks_at_it(scheduler_of: SchedulerOf) -> None:
+    gate = Gate()
+    future = scheduler_of(gate.hold).submit("answer")
+    gate.wait_entered()
+    with future._condition:  # as wait does, which counts the pending twice and relies on the same count
+        before = future._state
+        gate.open()
+        threading.Event().wait(MOMENT_S)
+        assert future._state == before
+    assert concurrent.futures.wait([future], LIMIT_S).done == {future}
+    assert future._state == "FINISHED"
+
+
+def test_wait_misses_no_answer_however_threads_are_switched(scheduler_of: SchedulerOf) -> None:
+    scheduler, interval = scheduler_of(same, max_batch_size=4, max_concurrent_batches=2), sys.getswitchinterval()
+
+    def ask() -> None:
+        for item in range(3000):
+            future = scheduler.submit(item)
+            assert concurrent.futures.wait([future], LIMIT_S).done == {future}
+
+    sys.setswitchinterval(1e-6)
+    try:
+        asking = [in_thread(ask) for _ in range(8)]
+        for each in asking:
+            each.result(2 * LIMIT_S)
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_wait_takes_them_together_with_an_executors_futures(scheduler_of: SchedulerOf) -> None:
     gate = Gate()
     scheduler = scheduler_of(gate.hold)

@@ -118,7 +118,7 @@ class LoopDispatcher(Dispatcher):
     def serve_on(self, loop: AbstractEventLoop, nudge: _Nudge) -> None:
         """Start a server; called on its loop."""
         coroutine = self._serve(nudge)
-        task = loop.create_task(coroutine)
+        task = Task(coroutine, loop=loop)  # not loop.create_task: a factory might run it here and now
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # its loop may go; we make it good
         self._starting[task] = coroutine
         task.add_done_callback(self._never_started)
@@ -145,35 +145,39 @@ class LoopDispatcher(Dispatcher):
             self._timer = (when, weakref.ref(nudge), weakref.ref(handle))
 
     async def _serve(self, nudge: _Nudge) -> None:
-        nudge.done = True
-        task = cast("Task[None]", asyncio.current_task())
-        task.remove_done_callback(self._never_started)
-        del self._starting[task]
-        loop = task.get_loop()
-        yielded_at = time.monotonic()
+        loop = nudge.loop
+        batch: Batch | None = None
         try:
+            nudge.done = True
+            task = cast("Task[None]", asyncio.current_task())
+            task.remove_done_callback(self._never_started)
+            self._starting.pop(task, None)
+            yielded_at = time.monotonic()
             while (batch := self.take()) is not None:
                 self._serving[batch] = task
+                self.hand_over()
                 try:
-                    self.hand_over()
                     self.finish(batch, await batch.fn(batch.take_items()))
                 except BaseException as error:
                     self.fail(batch, error)
                     if not isinstance(error, Exception) and not self._shrugs_off(error, loop):
                         raise
-                finally:
-                    self._serving.pop(batch, None)
+                self._serving.pop(batch, None)
+                batch = None
                 if time.monotonic() - yielded_at > LONGEST_TURN_S:
                     await asyncio.sleep(0)
                     yielded_at = time.monotonic()
+            self._set_timer(loop, self.wake_at)
+            self.let_go()
+            self._stop_if_done()
         except BaseException as error:
+            if batch is not None:
+                self._serving.pop(batch, None)
+                self.fail(batch, error)  # what is left of it
             if not isinstance(error, asyncio.CancelledError | GeneratorExit):
                 task.add_done_callback(Task.exception)  # the loop raises it: it need not be logged as well
             self._leave(loop)
             raise
-        self._set_timer(loop, self.wake_at)
-        self.let_go()
-        self._stop_if_done()
 
     def _shrugs_off(self, error: BaseException, loop: AbstractEventLoop) -> bool:
         """On our own loop nobody waits for an exit or a Ctrl-C: the callers have it, and the loop goes on."""
