@@ -140,7 +140,7 @@ cdef class Dispatcher(Owner):
     cdef bint due(self) noexcept:
         """Whether somebody has to be asked to decide; if so, somebody is coming from here on.  Under the lock."""
         cdef const Machine *machine = &self.engine.machine
-        # A timer that has rung brings nobody any more: whoever it brought is `coming` or has found something to do.
+        # A timer that has rung brings nobody any more: whom it brought is `coming`, or has found something to do.
         cdef int64_t armed_ns = self.armed_ns if self.armed_ns > machine.now_ns else NEVER_NS
         if self.coming or machine_next_wakeup_ns(machine) >= armed_ns:
             return False
@@ -205,7 +205,9 @@ cdef class Dispatcher(Owner):
         if machine.closed:
             unlock(&self.lock)
             raise self.closed_error()
-        fits = len(futures) <= machine.config.max_queue_size - machine.queued or deadline_ns <= max(now_ns, machine.now_ns)
+        fits = deadline_ns <= max(now_ns, machine.now_ns)   # too late already: no room needed
+        if not fits:
+            fits = len(futures) <= machine.config.max_queue_size - machine.queued
         if fits:
             for future in futures:
                 if machine_submit(machine, now_ns, &future.entry, deadline_ns, priority) == ACCEPTED:

@@ -161,16 +161,26 @@ cdef class Bridge(Listener):
     cdef list waiters
 
     cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
-        with self.condition:
-            self.condition.notify_all()
-            for waiter in self.waiters:
-                if future.entry.status == COMPLETED:
-                    waiter.add_result(future)
-                elif future.entry.status == CANCELLED:
-                    waiter.add_cancelled(future)
-                else:
-                    waiter.add_exception(future)
+        """Called with the condition held, in one piece with the end: `wait` counts on the same states twice."""
+        self.condition.notify_all()
+        for waiter in self.waiters:
+            if future.entry.status == COMPLETED:
+                waiter.add_result(future)
+            elif future.entry.status == CANCELLED:
+                waiter.add_cancelled(future)
+            else:
+                waiter.add_exception(future)
         return 0
+
+
+cdef Bridge take_bridge(BaseFuture future):
+    """The bridge in the chain, which it leaves; None if there is none."""
+    cdef Listener listener = future.listeners
+    while listener is not None and type(listener) is not Bridge:
+        listener = listener.next
+    if listener is not None:
+        future.unlisten(listener)
+    return <Bridge>listener
 
 
 class _Bridged:
@@ -521,9 +531,9 @@ cdef class BaseFuture(Request):
     def _state(self):
         """The word of concurrent.futures for `status`."""
         cdef Status status = self.entry.status
-        if status == CANCELLED:
-            return "CANCELLED_AND_NOTIFIED"
-        return "FINISHED" if status >= COMPLETED else "RUNNING" if status == RUNNING else "PENDING"
+        if self.owner is not None:      # not before `end_future` has come to it
+            return "RUNNING" if status == RUNNING else "PENDING"
+        return "CANCELLED_AND_NOTIFIED" if status == CANCELLED else "FINISHED"
 
     def __repr__(self):
         words = f"<Future at {<size_t><void *>self:#x} {self.status}"
@@ -579,16 +589,35 @@ cdef object error_of(BaseFuture future):
     return SchedulerClosed(future.payload if future.owner is None else "the request was shut down")
 
 
-cdef int end_future(BaseFuture future, Status status, object payload, FanOut fan_out) except -1:
-    """End a request and tell everyone who listens; `fan_out` gathers the awaiters, and errors, for its `wake`."""
-    cdef Listener listener, chain
-    cdef Listener told = None
+cdef Listener settle_future(BaseFuture future, Status status, object payload):
+    """Make the end known; return the chain of those to tell."""
+    cdef Listener chain
     with cython.critical_section(future):
         chain = future.listeners
         future.listeners = None
         future.payload = payload
         future.owner = None
         future.entry.status = status
+    return chain
+
+
+cdef int end_future(BaseFuture future, Status status, object payload, FanOut fan_out) except -1:
+    """End a request and tell everyone who listens; `fan_out` gathers the awaiters, and errors, for its `wake`."""
+    cdef Listener listener
+    cdef Listener told = None
+    cdef Listener chain = future.listeners
+    cdef Bridge bridge = None if chain is None else take_bridge(future)
+    if bridge is None:
+        chain = settle_future(future, status, payload)
+    else:
+        try:
+            with bridge.condition:
+                chain = settle_future(future, status, payload)
+                bridge.notify(future, fan_out)
+        except BaseException as error:
+            fan_out.error = error
+            if future.owner is not None:
+                chain = settle_future(future, status, payload)
     while chain is not None:    # oldest first
         listener = chain
         chain = listener.next
