@@ -9,6 +9,8 @@ MAX_DURATION_NS: Final[int]
 MAX_PRIORITY: Final[int]
 AGING_NS: Final[int]
 
+def integer(name: str, value: object, low: int, high: int) -> int: ...
+
 class Request:
     @property
     def status(

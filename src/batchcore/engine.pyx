@@ -45,8 +45,16 @@ DEFAULT_SIZE_BOUNDS = tuple(2**k for k in range(21))
 DEFAULT_DELAY_BOUNDS_NS = tuple(100_000 * 2**k for k in range(20))
 
 
-cdef int64_t integer(str name, object value, object low, object high) except? -1:
-    """Return `value` as an integer of low .. high, or say what is wrong with it."""
+cpdef int64_t integer(str name, object value, object low, object high) except? -1:
+    """Return `value` as an integer of `low` to `high`.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer; a bool is not.
+    ValueError
+        If it is out of range.
+    """
     if isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, not {value!r}")
     try:

@@ -6,10 +6,9 @@ Everything here raises before anything has changed, and says the value, the limi
 from __future__ import annotations
 
 import numbers
-import operator
 from typing import Any, Final, Literal, TypeVar
 
-from batchcore.engine import MAX_BATCH_SIZE, MAX_QUEUE_SIZE
+from batchcore.engine import MAX_BATCH_SIZE, MAX_QUEUE_SIZE, integer
 
 __all__ = [
     "MAX_CONCURRENT_BATCHES",
@@ -18,7 +17,6 @@ __all__ = [
     "Unchanged",
     "choice",
     "engine_options",
-    "integer",
     "nanoseconds",
 ]
 
@@ -41,27 +39,6 @@ class Unchanged:
 
 
 UNCHANGED: Final = Unchanged()
-
-
-def integer(name: str, value: Any, low: int, high: int) -> int:
-    """Return `value` as an int of `low` to `high`.
-
-    Raises
-    ------
-    TypeError
-        If it is not an integer; a bool is not.
-    ValueError
-        If it is out of range.
-    """
-    if isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {value!r}") from None
-    if not low <= number <= high:
-        raise ValueError(f"{name} is {number}; it must be from {low} to {high}")
-    return number
 
 
 def nanoseconds(name: str, value: Any) -> int | None:

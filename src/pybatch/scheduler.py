@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, TypeVar
 from prometheus_client import CollectorRegistry
 
 from batchcore.dispatcher import Submitter
-from batchcore.engine import Engine
+from batchcore.engine import Engine, integer
 from batchcore.future import Future
 from batchcore.records import Stats
 from batchcore.workers import ThreadDispatcher
@@ -28,7 +28,6 @@ from pybatch.options import (
     Unchanged,
     choice,
     engine_options,
-    integer,
     nanoseconds,
 )
 
