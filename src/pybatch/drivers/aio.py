@@ -146,10 +146,10 @@ class LoopDispatcher(Dispatcher):
 
     async def _serve(self, nudge: _Nudge) -> None:
         loop = nudge.loop
+        task = cast("Task[None]", asyncio.current_task())
         batch: Batch | None = None
         try:
             nudge.done = True
-            task = cast("Task[None]", asyncio.current_task())
             task.remove_done_callback(self._never_started)
             self._starting.pop(task, None)
             yielded_at = time.monotonic()
