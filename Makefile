@@ -59,6 +59,7 @@ coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .px
 
 # Special builds: of a copy, so that they do not get into each other's way.
 .venv-coverage/.installed: KIND = trace
+.venv-coverage/.installed: EXTRA = [demo]
 .venv-address/.installed: KIND = address
 .venv-coverage/.installed .venv-address/.installed: .venv-%/.installed: $(SOURCES)
 	rm -rf .venv-$*
@@ -67,7 +68,7 @@ coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .px
 	cp -r src setup.py pyproject.toml README.md LICENSE .venv-$*/tree
 	rm -f .venv-$*/tree/src/*/*.so
 	.venv-$*/bin/python $(PIP) --upgrade "pip>=25.1" "setuptools>=77" "cython>=3.1,<4"
-	BATCHCORE_BUILD=$(KIND) .venv-$*/bin/python $(PIP) --no-build-isolation --editable ".venv-$*/tree[demo]"
+	BATCHCORE_BUILD=$(KIND) .venv-$*/bin/python $(PIP) --no-build-isolation --editable ".venv-$*/tree$(EXTRA)"
 	.venv-$*/bin/python $(PIP) --group test
 	touch $@
 

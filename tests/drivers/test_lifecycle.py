@@ -778,7 +778,9 @@ def test_a_signal_handler_may_submit_and_cancel_in_the_middle_of_anything(schedu
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_an_interruption_at_any_moment_loses_no_request_and_no_place(scheduler_of: SchedulerOf, is_async: bool) -> None:
+def test_a_signal_that_interrupts_at_any_moment_loses_no_request_and_no_place(
+    scheduler_of: SchedulerOf, is_async: bool
+) -> None:
     fn = doubled_async if is_async else doubled
     scheduler = scheduler_of(fn, max_batch_size=4, max_queue_size=4, on_full="block")
     armed, interrupted = False, 0
