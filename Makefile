@@ -50,8 +50,8 @@ lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.bench  ## style and types
 coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .pxd included
 	rm -rf .venv-coverage/tree/.coverage* .venv-coverage/tree/tests
 	cp -r tests .venv-coverage/tree
-	cd .venv-coverage/tree && ../bin/python -m coverage run -m pytest \
-	    tests/core tests/drivers tests/metrics tests/test_decorator.py -k "not ctrl_c and not signal" $(ARGS)
+	cd .venv-coverage/tree && BATCHCORE_TRACED=1 ../bin/python -m coverage run -m pytest \
+	    tests/core tests/drivers tests/metrics tests/test_decorator.py -k "not ctrl_c and not signal and not destructor" $(ARGS)
 	cd .venv-coverage/tree && ../bin/python -m coverage run --rcfile=/dev/null --parallel-mode --source=pybatch -m pytest \
 	    tests/test_cli.py tests/test_demo.py tests/test_house.py $(ARGS)
 	cd .venv-coverage/tree && ../bin/python -m coverage combine --quiet
