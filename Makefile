@@ -76,7 +76,7 @@ coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .px
 sanitize: .venv-address/.installed  ## the tests under sanitizers
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
-	.venv-address/bin/python -m pytest tests/core tests/drivers tests/test_decorator.py -p no:cacheprovider $(ARGS)
+	.venv-address/bin/python -m pytest -p no:cacheprovider $(or $(ARGS),tests/core tests/drivers tests/test_decorator.py)
 
 clean:  ## remove what was made
 	rm -rf build dist .venv .venv-* src/*.egg-info src/batchcore/*.so src/batchcore/*.c
