@@ -720,11 +720,11 @@ def test_ctrl_c_interrupts_who_waits_and_the_scheduler_goes_on(
 
 @contextlib.contextmanager
 def handled(number: int, handler: Callable[..., None]) -> Iterator[None]:
-    signal.signal(number, handler)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(number, signal.SIG_IGN)  # a sender that a broken test left behind must not end the process
+        signal.signal(number, before)
 
 
 def test_a_signal_handler_may_submit_while_its_thread_waits(scheduler_of: SchedulerOf) -> None:
