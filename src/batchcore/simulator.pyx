@@ -7,12 +7,8 @@ the system and not the length of the run.  An open source plans its next arrival
 loop when its answer has.  When requests are queued and nothing more can happen, because the policy waits for an event
 that never comes, the queue is flushed.
 
-Chance: each source, each client and the workers have a generator of their own (`random.pxd`), and draw the same number
-of times for each request and each batch.  So policies that are compared meet the same arrivals, the same deadlines and
-the same luck of the n-th batch.
-
 What happened is written into two tables, one row a request and one row a batch, in order of arrival and of dispatch.
-Cost: a few hundred ns a request, all of it without the GIL.
+Cost: 100 to 200 ns a request besides what the policy costs, all of it without the GIL.
 """
 
 import cython
@@ -25,61 +21,37 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from batchcore._types cimport Answer, DISPATCH, ENDED, FLUSH, NEVER_NS, NO_ROOM, SHUT_DOWN, WAIT
+from batchcore.arrivals cimport (
+    BURSTS, CLOSED, GAMMA, MAX_CLASSES, MAX_INSTANT_NS, MMPP, Mix, POISSON, Process, Source, TRACE, burst_size,
+    mix_pick, nanoseconds, return_lag_ns, source_next_ns,
+)
 from batchcore.engine cimport Engine
 from batchcore.machine cimport (
     Decision, Entry, Machine, machine_abandon, machine_clear, machine_complete, machine_decide, machine_flush,
     machine_reject, machine_submit,
 )
 from batchcore.queue cimport Node, Queue, queue_peek, queue_push, queue_remove
-from batchcore.random cimport (
-    Random, natural_exp, random_exponential, random_gamma, random_normal, random_seed, random_uniform,
-)
+from batchcore.random cimport Random, random_exponential, random_seed, random_uniform
+from batchcore.service cimport Service, service_draw_ns
 
 cdef enum:
     MAX_SOURCES = 64
-    MAX_CLASSES = 16    # of deadlines
     CHUNK = 256         # tickets that are allocated at once
     SLICE = 16384       # events between two looks at signals, progress and the room in the tables
 
-cdef int64_t MAX_INSTANT_NS = 2**62 - 1     # leaves room to add any duration
-cdef double MAX_DURATION_NS = 1e17
-
-cdef enum Process:
-    POISSON     # gap
-    GAMMA       # shape, scale
-    MMPP        # gap[0], gap[1], stay[0], stay[1]
-    BURSTS      # gap between starts, least size, most size, gap within
-    CLOSED      # clients, fixed part of the return, mean of the random part
-    TRACE
-
-cdef enum Fate:     # in the order of records.OUTCOMES; what has no end yet is NO_FATE
-    FATE_COMPLETED = 0
-    FATE_REJECTED = 2
-    FATE_EXPIRED = 3
-    NO_FATE = 255
-
-cdef struct Source:
-    Process process
-    double parameters[4]        # by process, as above; times in ns
-    Random random
-    int32_t id                  # 0 for the first
-    int64_t at_ns               # POISSON, GAMMA, MMPP: latest arrival planned; BURSTS: latest start planned
-    int64_t stay_until_ns       # MMPP: end of the present phase
-    int phase                   # MMPP: 0 or 1
-    int64_t position            # TRACE: the next row
-    int64_t length              # TRACE: rows
-    const int64_t *arrivals_ns  # TRACE: sorted
-    const int64_t *timeouts_ns  # TRACE: NULL: as for every source
-    const int64_t *slos_ns      # TRACE: NULL: as for every source
-    const int32_t *priorities   # TRACE: NULL: 0
+cdef enum Outcome:      # in the order of records.OUTCOMES
+    COMPLETED = 0
+    REJECTED = 2
+    EXPIRED = 3
+    PENDING = 255       # has not ended
 
 cdef struct Ticket:
-    Entry entry         # first, so that an Entry is its Ticket; its Node of order is that of `future` while planned
+    Entry entry         # first, so that an Entry is its Ticket; while planned its Node of order is that of `future`
     Source *source
     int64_t row         # in the table of requests; valid once it has come
-    int64_t trace_row   # TRACE
+    int64_t trace_row   # in the columns of a TRACE
     bint leads          # an open source plans on when this one has come
-    Random random       # CLOSED: that of this client
+    Random random       # of a client of a closed loop
     Ticket *next        # valid in the list of spare ones
 
 cdef struct Chunk:
@@ -87,17 +59,12 @@ cdef struct Chunk:
     Ticket tickets[CHUNK]
 
 cdef struct Flight:
-    Node node           # place in `running`, key is the instant when it ends; first, so that a Node is its Flight
+    Node node           # place in `running`, key is the end; first, so that a Node is its Flight
     Entry *batch        # chain by `later`
     int64_t at_ns       # of dispatch
     int64_t size
     int32_t worker
     Flight *next        # valid in the list of idle ones
-
-cdef struct Mix:
-    int count                   # classes; 0: nobody has a limit
-    int64_t ns[MAX_CLASSES]
-    double upto[MAX_CLASSES]    # share of this class and those before; 1 for the last
 
 cdef struct RequestRow:
     int64_t arrival_ns
@@ -108,7 +75,6 @@ cdef struct RequestRow:
     int64_t batch_of        # row in the table of batches; -1: none
     int32_t source
     uint8_t outcome
-    uint8_t spare[3]
 
 cdef struct BatchRow:
     int64_t at_ns
@@ -117,7 +83,7 @@ cdef struct BatchRow:
     int32_t worker
     int32_t reason
 
-# The rows as numpy is told of them, with align=True.
+# The rows as a numpy dtype with align=True is told of them.
 REQUEST_FIELDS = [
     ("arrival_ns", "i8"), ("dispatched_ns", "i8"), ("finished_ns", "i8"), ("deadline_ns", "i8"), ("slo_ns", "i8"),
     ("batch_of", "i8"), ("source", "i4"), ("outcome", "u1"),
@@ -127,47 +93,12 @@ BATCH_FIELDS = [("at_ns", "i8"), ("size", "i8"), ("service_ns", "i8"), ("worker"
 cdef dict PROCESSES = {"poisson": POISSON, "gamma": GAMMA, "mmpp": MMPP, "bursts": BURSTS, "closed": CLOSED}
 
 
-cdef inline int64_t nanoseconds(double ns) noexcept nogil:
-    """The nearest whole number, at least 0 and at most MAX_DURATION_NS."""
-    return <int64_t>(min(max(ns, 0.0), MAX_DURATION_NS) + 0.5)
-
-
-cdef inline int64_t mix_pick(const Mix *mix, double share) noexcept nogil:
-    """The limit of the class that `share`, drawn from [0, 1), falls into, ns."""
-    cdef int i
-    for i in range(mix.count):
-        if share < mix.upto[i] or i == mix.count - 1:
-            return mix.ns[i]
-    return NEVER_NS
-
-
-cdef int64_t source_next_ns(Source *source) noexcept nogil:
-    """Draw the next arrival of a POISSON, GAMMA or MMPP source, or the next start of BURSTS."""
-    cdef double *parameters = source.parameters
-    cdef int64_t gap_ns
-    if source.process == GAMMA:
-        source.at_ns += nanoseconds(random_gamma(&source.random, parameters[0]) * parameters[1])
-        return source.at_ns
-    if source.process != MMPP:
-        source.at_ns += nanoseconds(random_exponential(&source.random) * parameters[0])
-        return source.at_ns
-    while source.at_ns < MAX_INSTANT_NS:
-        gap_ns = nanoseconds(random_exponential(&source.random) * parameters[source.phase])
-        if source.at_ns + gap_ns < source.stay_until_ns:
-            source.at_ns += gap_ns
-            break
-        source.at_ns = source.stay_until_ns
-        source.phase = 1 - source.phase
-        source.stay_until_ns += nanoseconds(random_exponential(&source.random) * parameters[2 + source.phase]) + 1
-    return source.at_ns
-
-
 @cython.final
-@cython.no_gc_clear
+@cython.no_gc_clear     # __dealloc__ needs the engine
 cdef class Simulator:
     """Run one engine against sources of requests and workers that only take time.
 
-    This is the compiled part of `pybatch.simulation.simulate`, which checks what it is given; use that.
+    The compiled part of `pybatch.simulation.simulate`, which checks what it is given; use that.
 
     Parameters
     ----------
@@ -191,6 +122,7 @@ cdef class Simulator:
     cdef int source_count
     cdef Mix timeouts               # told to the machine
     cdef Mix slos                   # only measured
+    cdef Service service
     cdef uint64_t seed
     cdef int64_t limit              # most requests
     cdef int64_t until_ns
@@ -204,22 +136,10 @@ cdef class Simulator:
     cdef Flight *flights            # one for each worker
     cdef Flight *idle               # those that do not run
     cdef Ticket *spare              # tickets that are free
-    cdef Chunk *chunks              # all tickets ever
-    cdef list kept                  # arrays that the pointers below and in the sources look into
-    cdef const double *service_ns   # of a batch of n at n - 1
-    cdef double noise               # sigma of the lognormal factor
-    cdef double spike_probability
-    cdef double spike_ns
-    cdef int64_t warm_up_batches
-    cdef double warm_up_factor
-    cdef const int64_t *drift_at_ns     # sorted
-    cdef const double *drift_factors
-    cdef int64_t drift_count
-    cdef int64_t drift_position     # steps that have come
-    cdef double drift_factor        # in force
-    cdef Random luck                # of the workers
-    cdef RequestRow *request_rows   # into `requests`, valid during a slice
-    cdef BatchRow *batch_rows       # into `batches`, valid during a slice
+    cdef Chunk *chunks              # all tickets
+    cdef list kept                  # views of the arrays that sources and service look into
+    cdef RequestRow *request_rows   # into `requests`; valid during a slice
+    cdef BatchRow *batch_rows       # into `batches`; valid during a slice
     cdef int64_t request_count
     cdef int64_t batch_count
     cdef readonly bytearray requests    # rows of REQUEST_FIELDS
@@ -230,18 +150,6 @@ cdef class Simulator:
         cdef int64_t capacity = engine.machine.config.capacity
         if engine.machine.submitted:
             raise ValueError("the engine has been used; a run needs a fresh one")
-        self.engine = engine
-        self.machine = &engine.machine
-        self.seed = seed
-        self.limit = requests
-        self.until_ns = min(until_ns, MAX_INSTANT_NS)
-        self.wake_at_ns = NEVER_NS
-        self.drift_factor = 1.0
-        self.warm_up_factor = 1.0
-        self.kept = []
-        self.requests = bytearray()
-        self.batches = bytearray()
-        random_seed(&self.luck, seed, 0)
         self.flights = <Flight *>malloc(capacity * sizeof(Flight))
         if self.flights == NULL:
             raise MemoryError
@@ -250,18 +158,26 @@ cdef class Simulator:
             self.flights[i].worker = <int32_t>i
             self.flights[i].next = self.idle
             self.idle = &self.flights[i]
+        self.engine = engine
+        self.machine = &engine.machine
+        self.seed = seed
+        self.limit = requests
+        self.until_ns = until_ns
+        self.wake_at_ns = NEVER_NS
+        self.kept = []
+        self.requests = bytearray()
+        self.batches = bytearray()
 
     def __dealloc__(self):
         cdef Chunk *chunk
         cdef Flight *flight = <Flight *>queue_peek(&self.running)
-        if self.machine == NULL:
-            return
-        # A run that was broken off: the machine must forget what is about to be freed.
+        # After a run that was broken off the machine must forget what is about to be freed.
         while flight != NULL:
             machine_abandon(self.machine, self.now_ns, flight.size)
             queue_remove(&self.running, &flight.node)
             flight = <Flight *>queue_peek(&self.running)
-        machine_clear(self.machine, self.now_ns, SHUT_DOWN)
+        if self.machine != NULL:
+            machine_clear(self.machine, self.now_ns, SHUT_DOWN)
         free(self.flights)
         while self.chunks != NULL:
             chunk = self.chunks
@@ -269,7 +185,7 @@ cdef class Simulator:
             free(chunk)
 
     def set_limits(self, timeouts, slos):
-        """Give each request a timeout and an SLO: classes of (ns, share), the same draw for both; () is none."""
+        """Give each request a timeout and an SLO: classes of (ns or None, share), one draw for both; () is none."""
         mix_fill(&self.timeouts, timeouts)
         mix_fill(&self.slos, slos)
 
@@ -278,37 +194,41 @@ cdef class Simulator:
         int64_t warm_up_batches, double warm_up_factor, array.array drift_at_ns not None,
         array.array drift_factors not None,
     ):
-        """Say what batches take: `ns` for each size from 1, and what makes it longer or shorter."""
+        """Say what a batch takes: `ns` for each size from 1, and what makes it longer or shorter."""
         if len(ns) < self.machine.config.max_batch_size:
             raise ValueError(f"ns has {len(ns)} sizes; it needs {self.machine.config.max_batch_size}")
         if len(drift_at_ns) != len(drift_factors):
-            raise ValueError("drift_at_ns and drift_factors must be of one length")
-        self.service_ns = <const double *>self.keep(ns, "d")
-        self.noise = noise
-        self.spike_probability = spike_probability
-        self.spike_ns = spike_ns
-        self.warm_up_batches = warm_up_batches
-        self.warm_up_factor = warm_up_factor
-        self.drift_at_ns = <const int64_t *>self.keep(drift_at_ns, "q")
-        self.drift_factors = <const double *>self.keep(drift_factors, "d")
-        self.drift_count = len(drift_at_ns)
+            raise ValueError(f"there are {len(drift_at_ns)} instants of drift and {len(drift_factors)} factors")
+        self.service.ns = <const double *>self.keep(ns, "d")
+        self.service.noise = noise
+        self.service.spike_probability = spike_probability
+        self.service.spike_ns = spike_ns
+        self.service.warm_up_batches = warm_up_batches
+        self.service.warm_up_factor = warm_up_factor
+        self.service.drift_at_ns = <const int64_t *>self.keep(drift_at_ns, "q")
+        self.service.drift_factors = <const double *>self.keep(drift_factors, "d")
+        self.service.drift_count = len(drift_at_ns)
+        self.service.drift_factor = 1.0
+        random_seed(&self.service.random, self.seed, 0)
 
     def add(self, str process not None, *parameters):
-        """Add a source: the name of its process, and its parameters as `Process` lists them, times in ns."""
+        """Add a source: the name of its process and its parameters, as `arrivals.pxd` lists them."""
         cdef Source *source = self.new_source(PROCESSES[process])
         cdef Ticket *ticket
         cdef int64_t i
+        if len(parameters) > 4:
+            raise ValueError(f"there are {len(parameters)} parameters; no process has more than 4")
         for i, parameter in enumerate(parameters):
             source.parameters[i] = parameter
-        if source.process == CLOSED:
-            for i in range(<int64_t>source.parameters[0]):
-                ticket = self.new_ticket(source)
-                random_seed(&ticket.random, self.seed, <uint64_t>self.source_count << 32 | <uint64_t>(i + 1))
-                self.come_back(ticket)
-            return
         if source.process == MMPP:
-            source.stay_until_ns = nanoseconds(random_exponential(&source.random) * source.parameters[2])
-        self.plan(source)
+            source.phase_until_ns = nanoseconds(random_exponential(&source.random) * source.parameters[2])
+        if source.process != CLOSED:
+            self.plan(source)
+            return
+        for i in range(<int64_t>source.parameters[0]):
+            ticket = self.new_ticket(source)
+            random_seed(&ticket.random, self.seed, <uint64_t>self.source_count << 32 | <uint64_t>(i + 1))
+            self.expect(ticket, return_lag_ns(source, &ticket.random))
 
     def add_trace(
         self, array.array arrivals_ns not None, array.array timeouts_ns, array.array slos_ns, array.array priorities,
@@ -339,7 +259,7 @@ cdef class Simulator:
             If the virtual time goes beyond 146 years.
         """
         cdef bint going = True
-        if self.service_ns == NULL or self.batch_count:
+        if self.service.ns == NULL or self.now_ns:
             raise RuntimeError("a simulator needs a service model and is good for one run")
         while going:
             self.make_room()
@@ -348,8 +268,8 @@ cdef class Simulator:
             PyErr_CheckSignals()
             if progress is not None:
                 progress(self.request_count, self.now_ns)
-        self.requests = self.requests[:self.request_count * sizeof(RequestRow)]
-        self.batches = self.batches[:self.batch_count * sizeof(BatchRow)]
+        del self.requests[self.request_count * sizeof(RequestRow):]
+        del self.batches[self.batch_count * sizeof(BatchRow):]
 
     cdef void *keep(self, array.array column, str typecode) except? NULL:
         """Hold an array as long as the simulator lives and return where its numbers are; None gives NULL."""
@@ -361,7 +281,7 @@ cdef class Simulator:
         return column.data.as_voidptr
 
     cdef int make_room(self) except -1:
-        """Grow the tables so that a slice cannot fill them: one event makes at most one row."""
+        """Grow the tables so that a slice cannot fill them: an event makes at most one row."""
         cdef int64_t requests = (self.request_count + SLICE) * sizeof(RequestRow)
         cdef int64_t batches = (self.batch_count + SLICE) * sizeof(BatchRow)
         if len(self.requests) < requests:
@@ -412,43 +332,22 @@ cdef class Simulator:
 
     cdef int plan(self, Source *source) except -1 nogil:
         """Expect the next arrival of an open source."""
+        cdef int64_t at_ns = source_next_ns(source)
         cdef Ticket *ticket
-        if source.process == TRACE and source.position == source.length:
-            return 0
-        ticket = self.new_ticket(source)
-        ticket.leads = True
-        if source.process == TRACE:
-            ticket.trace_row = source.position
-            source.position += 1
-            self.expect(ticket, source.arrivals_ns[ticket.trace_row])
-        else:
-            self.expect(ticket, source_next_ns(source))
+        if at_ns != NEVER_NS:
+            ticket = self.new_ticket(source)
+            ticket.leads = True
+            ticket.trace_row = source.position - 1
+            self.expect(ticket, at_ns)
         return 0
 
     cdef int plan_burst(self, Source *source) except -1 nogil:
         """Expect what follows the first request of a burst, which comes now."""
-        cdef double *parameters = source.parameters
         cdef int64_t at_ns = self.now_ns
-        cdef int64_t followers = <int64_t>(
-            parameters[1] + random_uniform(&source.random) * (parameters[2] - parameters[1] + 1.0)) - 1
-        for _ in range(followers):
-            at_ns += nanoseconds(random_exponential(&source.random) * parameters[3])
+        for _ in range(burst_size(source) - 1):
+            at_ns += nanoseconds(random_exponential(&source.random) * source.parameters[3])
             self.expect(self.new_ticket(source), at_ns)
         return 0
-
-    cdef void come_back(self, Ticket *ticket) noexcept nogil:
-        """Expect the next request of a client that has just had its answer."""
-        cdef double *parameters = ticket.source.parameters
-        self.expect(ticket, self.now_ns + 1 + nanoseconds(
-            parameters[1] + parameters[2] * random_exponential(&ticket.random)))
-
-    cdef void end(self, Ticket *ticket, Fate fate) noexcept nogil:
-        self.request_rows[ticket.row].outcome = <uint8_t>fate
-        if ticket.source.process == CLOSED:
-            self.come_back(ticket)
-        else:
-            ticket.next = self.spare
-            self.spare = ticket
 
     cdef int arrive(self, Ticket *ticket) except -1 nogil:
         cdef Source *source = ticket.source
@@ -464,16 +363,15 @@ cdef class Simulator:
         share = random_uniform(&ticket.random if source.process == CLOSED else &source.random)
         timeout_ns = mix_pick(&self.timeouts, share)
         slo_ns = mix_pick(&self.slos, share)
-        if source.process == TRACE:
-            if source.timeouts_ns != NULL:
-                timeout_ns = source.timeouts_ns[ticket.trace_row]
-            if source.slos_ns != NULL:
-                slo_ns = source.slos_ns[ticket.trace_row]
-            if source.priorities != NULL:
-                priority = source.priorities[ticket.trace_row]
-        elif source.process == BURSTS and ticket.leads:
-            self.plan_burst(source)
+        if source.timeouts_ns != NULL:
+            timeout_ns = source.timeouts_ns[ticket.trace_row]
+        if source.slos_ns != NULL:
+            slo_ns = source.slos_ns[ticket.trace_row]
+        if source.priorities != NULL:
+            priority = source.priorities[ticket.trace_row]
         if ticket.leads:
+            if source.process == BURSTS:
+                self.plan_burst(source)
             self.plan(source)
         ticket.row = self.request_count
         self.request_count += 1
@@ -482,30 +380,39 @@ cdef class Simulator:
         row.deadline_ns = NEVER_NS if timeout_ns == NEVER_NS else self.now_ns + timeout_ns
         row.slo_ns = NEVER_NS if slo_ns == NEVER_NS else self.now_ns + slo_ns
         row.source = source.id
-        row.outcome = <uint8_t>NO_FATE
+        row.outcome = <uint8_t>PENDING
         self.stale = True
         answer = machine_submit(self.machine, self.now_ns, &ticket.entry, row.deadline_ns, priority)
         if answer == NO_ROOM:
             machine_reject(self.machine, 1)
-            self.end(ticket, FATE_REJECTED)
+            self.end(ticket, REJECTED)
         elif answer == ENDED:
-            self.end(ticket, FATE_EXPIRED)
+            self.end(ticket, EXPIRED)
         return 0
 
-    cdef int64_t draw_service_ns(self, int64_t size) noexcept nogil:
-        """What the next batch takes."""
-        cdef double ns = self.service_ns[size - 1]
-        if self.batch_count < self.warm_up_batches:
-            ns *= self.warm_up_factor
-        while self.drift_position < self.drift_count and self.drift_at_ns[self.drift_position] <= self.now_ns:
-            self.drift_factor = self.drift_factors[self.drift_position]
-            self.drift_position += 1
-        ns *= self.drift_factor
-        if self.noise > 0.0:    # lognormal with mean 1
-            ns *= natural_exp(self.noise * (random_normal(&self.luck) - 0.5 * self.noise))
-        if self.spike_probability > 0.0 and random_uniform(&self.luck) < self.spike_probability:
-            ns += self.spike_ns
-        return max(nanoseconds(ns), 1)
+    cdef void end(self, Ticket *ticket, Outcome outcome) noexcept nogil:
+        """Tell a request's fate; its client, if it is one's, comes back."""
+        self.request_rows[ticket.row].outcome = <uint8_t>outcome
+        if ticket.source.process == CLOSED:
+            self.expect(ticket, self.now_ns + return_lag_ns(ticket.source, &ticket.random))
+        else:
+            ticket.next = self.spare
+            self.spare = ticket
+
+    cdef void decide(self) noexcept nogil:
+        cdef Entry *entry
+        cdef Ticket *ticket
+        machine_decide(self.machine, self.now_ns, &self.decision)
+        entry = self.decision.expired
+        while entry != NULL:
+            ticket = <Ticket *>entry
+            entry = entry.later
+            self.end(ticket, EXPIRED)
+        if self.decision.kind == DISPATCH:
+            self.dispatch(self.decision.batch, self.decision.batch_size)
+        else:
+            self.stale = False
+            self.wake_at_ns = self.decision.wake_at_ns if self.decision.kind == WAIT else NEVER_NS
 
     cdef void dispatch(self, Entry *batch, int64_t size) noexcept nogil:
         """Put a batch on an idle worker."""
@@ -518,7 +425,7 @@ cdef class Simulator:
         flight.size = size
         row.at_ns = self.now_ns
         row.size = size
-        row.service_ns = self.draw_service_ns(size)
+        row.service_ns = service_draw_ns(&self.service, self.now_ns, size)
         row.worker = flight.worker
         row.reason = <int32_t>self.decision.reason
         while batch != NULL:
@@ -540,25 +447,10 @@ cdef class Simulator:
             ticket = <Ticket *>entry
             entry = entry.later
             self.request_rows[ticket.row].finished_ns = self.now_ns
-            self.end(ticket, FATE_COMPLETED)
+            self.end(ticket, COMPLETED)
         flight.next = self.idle
         self.idle = flight
         self.stale = True
-
-    cdef void decide(self) noexcept nogil:
-        cdef Entry *entry
-        cdef Ticket *ticket
-        machine_decide(self.machine, self.now_ns, &self.decision)
-        entry = self.decision.expired
-        while entry != NULL:
-            ticket = <Ticket *>entry
-            entry = entry.later
-            self.end(ticket, FATE_EXPIRED)
-        if self.decision.kind == DISPATCH:
-            self.dispatch(self.decision.batch, self.decision.batch_size)
-        else:
-            self.stale = False
-            self.wake_at_ns = self.decision.wake_at_ns if self.decision.kind == WAIT else NEVER_NS
 
     cdef bint advance(self, int64_t steps) except -1 nogil:
         """Let the next `steps` events happen; False where there are no more."""
@@ -568,32 +460,30 @@ cdef class Simulator:
         while steps > 0:
             steps -= 1
             flight = <Flight *>queue_peek(&self.running)
+            ticket = <Ticket *>queue_peek(&self.future)
             if flight != NULL and flight.node.key == self.now_ns:
                 self.complete(flight)
-                continue
-            ticket = <Ticket *>queue_peek(&self.future)
-            if ticket != NULL and ticket.entry.order.key == self.now_ns:
+            elif ticket != NULL and ticket.entry.order.key == self.now_ns:
                 self.arrive(ticket)
-                continue
-            if self.stale:
+            elif self.stale:
                 self.decide()
-                continue
-            next_ns = self.wake_at_ns
-            if flight != NULL:
-                next_ns = min(next_ns, flight.node.key)
-            if ticket != NULL:
-                next_ns = min(next_ns, ticket.entry.order.key)
-            if next_ns == NEVER_NS:
-                if self.machine.queued == 0:
+            else:
+                next_ns = self.wake_at_ns
+                if flight != NULL and flight.node.key < next_ns:
+                    next_ns = flight.node.key
+                if ticket != NULL and ticket.entry.order.key < next_ns:
+                    next_ns = ticket.entry.order.key
+                if next_ns <= MAX_INSTANT_NS:
+                    self.stale = next_ns == self.wake_at_ns
+                    self.now_ns = next_ns
+                elif next_ns != NEVER_NS:
+                    with gil:
+                        raise OverflowError("the run is longer than 146 years of virtual time")
+                elif self.machine.queued > 0:
+                    machine_flush(self.machine, self.now_ns, FLUSH)
+                    self.stale = True
+                else:
                     return False
-                machine_flush(self.machine, self.now_ns, FLUSH)
-                self.stale = True
-                continue
-            elif next_ns > MAX_INSTANT_NS:
-                with gil:
-                    raise OverflowError("the run is longer than 146 years of virtual time")
-            self.stale = next_ns == self.wake_at_ns
-            self.now_ns = next_ns
         return True
 
 
