@@ -55,7 +55,7 @@ def clairvoyant_goodput(arrivals: Sequence[int], service: Sequence[int], slo: in
 
 
 def best_mean_latency_ms(service: Sequence[float], rate: float, last: int = 50) -> float:
-    """Try every policy that has decided by a queue of five, with batches of up to two, by the stationary law of its chain."""
+    """Try every policy that is constant from five queued on, with batches of up to two, by its stationary law."""
     count = np.arange(last + 1)
     chance = [np.exp(-rate * time) * np.cumprod([1.0, *(rate * time / count[1:])]) for time in service]
 
@@ -72,7 +72,7 @@ def best_mean_latency_ms(service: Sequence[float], rate: float, last: int = 50) 
                 times[queued] = 1.0 / rate
             costs[queued] = queued * times[queued] + (rate * times[queued] ** 2 / 2 if size else 0.0)
         equations = np.vstack([moves.T - np.eye(last + 1), np.ones(last + 1)])
-        share = np.linalg.lstsq(equations, np.append(np.zeros(last + 1), 1.0))[0]
+        share = np.linalg.lstsq(equations, np.append(np.zeros(last + 1), 1.0), rcond=None)[0]
         return float(share @ costs / (share @ times) / rate)
 
     choices = itertools.product((0, 1), (0, 1, 2), (0, 1, 2), (1, 2), (1, 2))
