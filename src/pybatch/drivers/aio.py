@@ -21,7 +21,7 @@ from asyncio import AbstractEventLoop, Task, TimerHandle
 from collections.abc import Coroutine
 from typing import Any, cast
 
-from batchcore.dispatcher import Batch, Dispatcher
+from batchcore.dispatcher import Dispatcher
 from batchcore.engine import Engine
 from batchcore.errors import BatchAborted, WouldDeadlock
 from batchcore.future import BaseFuture
