@@ -323,7 +323,7 @@ cdef class Dispatcher(Owner):
         """Return the next batch to run, or None: then there is nothing to do before `wake_at`.
 
         Ends what has expired on the way.  With a batch, which `server` is noted on, the caller is still the one who is
-        coming: it calls `take` again at once, or `hand_over`.  So it is after an error: it calls `take` or `start_over`.
+        coming: it calls `take` again at once, or `hand_over`; after an error, `take` or `start_over`.
         """
         cdef Decision decision
         cdef Batch batch
