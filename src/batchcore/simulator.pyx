@@ -58,13 +58,13 @@ cdef struct Chunk:
     Chunk *next
     Ticket tickets[CHUNK]
 
-cdef struct Flight:
-    Node node           # place in `running`, key is the end; first, so that a Node is its Flight
+cdef struct Worker:
+    Node node           # place in `busy`, key is the end of its batch; first, so that a Node is its Worker
     Entry *batch        # chain by `later`
     int64_t at_ns       # of dispatch
     int64_t size
-    int32_t worker
-    Flight *next        # valid in the list of idle ones
+    int32_t id          # 0 for the first
+    Worker *next        # valid in the list of idle ones
 
 cdef struct RequestRow:
     int64_t arrival_ns
@@ -132,9 +132,9 @@ cdef class Simulator:
     cdef bint stale                 # something has happened since the last decision
     cdef Decision decision
     cdef Queue future               # tickets that are planned, by time
-    cdef Queue running              # flights, by end
-    cdef Flight *flights            # one for each worker
-    cdef Flight *idle               # those that do not run
+    cdef Queue busy                 # workers, by the end of their batches
+    cdef Worker *workers            # all
+    cdef Worker *idle               # those that are not busy
     cdef Ticket *spare              # tickets that are free
     cdef Chunk *chunks              # all tickets
     cdef list kept                  # views of the arrays that sources and service look into
@@ -150,14 +150,14 @@ cdef class Simulator:
         cdef int64_t capacity = engine.machine.config.capacity
         if engine.machine.submitted:
             raise ValueError("the engine has been used; a run needs a fresh one")
-        self.flights = <Flight *>malloc(capacity * sizeof(Flight))
-        if self.flights == NULL:
+        self.workers = <Worker *>malloc(capacity * sizeof(Worker))
+        if self.workers == NULL:
             raise MemoryError
-        memset(self.flights, 0, capacity * sizeof(Flight))
+        memset(self.workers, 0, capacity * sizeof(Worker))
         for i in range(capacity - 1, -1, -1):
-            self.flights[i].worker = <int32_t>i
-            self.flights[i].next = self.idle
-            self.idle = &self.flights[i]
+            self.workers[i].id = <int32_t>i
+            self.workers[i].next = self.idle
+            self.idle = &self.workers[i]
         self.engine = engine
         self.machine = &engine.machine
         self.seed = seed
@@ -170,15 +170,15 @@ cdef class Simulator:
 
     def __dealloc__(self):
         cdef Chunk *chunk
-        cdef Flight *flight = <Flight *>queue_peek(&self.running)
+        cdef Worker *worker = <Worker *>queue_peek(&self.busy)
         # After a run that was broken off the machine must forget what is about to be freed.
-        while flight != NULL:
-            machine_abandon(self.machine, self.now_ns, flight.size)
-            queue_remove(&self.running, &flight.node)
-            flight = <Flight *>queue_peek(&self.running)
+        while worker != NULL:
+            machine_abandon(self.machine, self.now_ns, worker.size)
+            queue_remove(&self.busy, &worker.node)
+            worker = <Worker *>queue_peek(&self.busy)
         if self.machine != NULL:
             machine_clear(self.machine, self.now_ns, SHUT_DOWN)
-        free(self.flights)
+        free(self.workers)
         while self.chunks != NULL:
             chunk = self.chunks
             self.chunks = chunk.next
@@ -416,61 +416,61 @@ cdef class Simulator:
 
     cdef void dispatch(self, Entry *batch, int64_t size) noexcept nogil:
         """Put a batch on an idle worker."""
-        cdef Flight *flight = self.idle
+        cdef Worker *worker = self.idle
         cdef BatchRow *row = &self.batch_rows[self.batch_count]
         cdef RequestRow *request
-        self.idle = flight.next
-        flight.batch = batch
-        flight.at_ns = self.now_ns
-        flight.size = size
+        self.idle = worker.next
+        worker.batch = batch
+        worker.at_ns = self.now_ns
+        worker.size = size
         row.at_ns = self.now_ns
         row.size = size
         row.service_ns = service_draw_ns(&self.service, self.now_ns, size)
-        row.worker = flight.worker
+        row.worker = worker.id
         row.reason = <int32_t>self.decision.reason
         while batch != NULL:
             request = &self.request_rows[(<Ticket *>batch).row]
             request.dispatched_ns = self.now_ns
             request.batch_of = self.batch_count
             batch = batch.later
-        flight.node.key = self.now_ns + row.service_ns
-        flight.node.seq = self.batch_count
-        queue_push(&self.running, &flight.node)
+        worker.node.key = self.now_ns + row.service_ns
+        worker.node.seq = self.batch_count
+        queue_push(&self.busy, &worker.node)
         self.batch_count += 1
 
-    cdef void complete(self, Flight *flight) noexcept nogil:
-        cdef Entry *entry = flight.batch
+    cdef void complete(self, Worker *worker) noexcept nogil:
+        cdef Entry *entry = worker.batch
         cdef Ticket *ticket
-        queue_remove(&self.running, &flight.node)
-        machine_complete(self.machine, self.now_ns, flight.at_ns, flight.size, 0)
+        queue_remove(&self.busy, &worker.node)
+        machine_complete(self.machine, self.now_ns, worker.at_ns, worker.size, 0)
         while entry != NULL:
             ticket = <Ticket *>entry
             entry = entry.later
             self.request_rows[ticket.row].finished_ns = self.now_ns
             self.end(ticket, COMPLETED)
-        flight.next = self.idle
-        self.idle = flight
+        worker.next = self.idle
+        self.idle = worker
         self.stale = True
 
     cdef bint advance(self, int64_t steps) except -1 nogil:
         """Let the next `steps` events happen; False where there are no more."""
-        cdef Flight *flight
+        cdef Worker *worker
         cdef Ticket *ticket
         cdef int64_t next_ns
         while steps > 0:
             steps -= 1
-            flight = <Flight *>queue_peek(&self.running)
+            worker = <Worker *>queue_peek(&self.busy)
             ticket = <Ticket *>queue_peek(&self.future)
-            if flight != NULL and flight.node.key == self.now_ns:
-                self.complete(flight)
+            if worker != NULL and worker.node.key == self.now_ns:
+                self.complete(worker)
             elif ticket != NULL and ticket.entry.order.key == self.now_ns:
                 self.arrive(ticket)
             elif self.stale:
                 self.decide()
             else:
                 next_ns = self.wake_at_ns
-                if flight != NULL and flight.node.key < next_ns:
-                    next_ns = flight.node.key
+                if worker != NULL and worker.node.key < next_ns:
+                    next_ns = worker.node.key
                 if ticket != NULL and ticket.entry.order.key < next_ns:
                     next_ns = ticket.entry.order.key
                 if next_ns <= MAX_INSTANT_NS:

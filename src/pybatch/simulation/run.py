@@ -16,7 +16,8 @@ from batchcore.records import OUTCOMES
 from batchcore.simulator import BATCH_FIELDS, REQUEST_FIELDS, Simulator
 from pybatch.options import UNCHANGED, engine_options, nanoseconds
 from pybatch.simulation.service import Service
-from pybatch.simulation.workloads import Mixed, Trace, Workload, number
+from pybatch.simulation.trace import Trace
+from pybatch.simulation.workloads import Mixed, Workload, number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -301,7 +302,7 @@ def simulate(
     >>> from pybatch.simulation import PROFILES, ClosedLoop, simulate
     >>> result = simulate(ClosedLoop(clients=16), PROFILES["bert"], policy="immediate", duration_s=5)
     >>> round(result.per_second), round(result.mean_ms, 1), round(result.p99_ms, 1)
-    (752, 20.9, 21.1)
+    (753, 20.8, 21.1)
     """
     if not isinstance(workload, Workload):
         raise TypeError(f"workload must be a pybatch.simulation.Workload, not {workload!r}")
