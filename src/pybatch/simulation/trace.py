@@ -191,7 +191,7 @@ def _named(path: Path, columns: dict[str, Any]) -> dict[str, Any]:
 def _columns(path: Path, rows: list[list[str]]) -> dict[str, list[float]]:
     """Return the columns of a CSV file by their names."""
     names = ["arrival_ms", "timeout_ms", "priority"]
-    if rows and not rows[0][0].strip().replace(".", "").isdigit():
+    if rows and not _is_number(rows[0][0]):
         names = [name.strip() for name in rows.pop(0)]
     columns: dict[str, list[float]] = {name: [] for name in names[: len(rows[0]) if rows else None]}
     for number_of_row, row in enumerate(rows, 1):
@@ -203,3 +203,11 @@ def _columns(path: Path, rows: list[list[str]]) -> dict[str, list[float]]:
                 f"{path}: row {number_of_row} is {','.join(row)}; it must be {','.join(columns)}"
             ) from None
     return columns
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
