@@ -94,7 +94,8 @@ cdef dict PROCESSES = {"poisson": POISSON, "gamma": GAMMA, "mmpp": MMPP, "bursts
 
 
 @cython.final
-@cython.no_gc_clear     # __dealloc__ needs the engine
+@cython.no_gc_clear         # __dealloc__ needs the engine
+@cython.nonecheck(False)    # Cython cannot check `self.x += 1` without the GIL
 cdef class Simulator:
     """Run one engine against sources of requests and workers that only take time.
 

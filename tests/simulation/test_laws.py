@@ -13,7 +13,7 @@ from worlds import options, outstanding, policies, services, simulate, traces, w
 
 from batchcore.engine import Engine, Request
 from batchcore.errors import QueueFull
-from batchcore.records import OUTCOMES
+from batchcore.records import OUTCOMES, REASONS
 from pybatch.simulation import (
     MMPP,
     PROFILES,
@@ -25,6 +25,7 @@ from pybatch.simulation import (
     Service,
     Trace,
     Workload,
+    run,
 )
 
 NEVER_NS = 2**63 - 1
@@ -42,6 +43,22 @@ def test_every_request_ends_exactly_once(workload: Workload, service: Service, o
         assert np.array_equal(column >= 0, done)
     summary = simulate(workload, service, **options, warm_up=0).summary()
     assert summary.completed + summary.rejected + summary.expired == summary.count == len(result.arrival_ns)
+
+
+@given(workloads, services, options)
+def test_the_books_of_the_engine_say_the_same(workload: Workload, service: Service, options: Options) -> None:
+    engines: list[Engine] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "Engine", lambda **options: engines.append(Engine(**options)) or engines[0])
+        result = simulate(workload, service, **options)
+    stats = engines[0].stats()
+    engines[0].check()
+    ended = np.bincount(result.outcome, minlength=len(OUTCOMES))
+    assert [getattr(stats, outcome) for outcome in OUTCOMES] == ended.tolist()
+    assert (stats.queued, stats.running, stats.in_flight_batches) == (0, 0, 0)
+    assert stats.submitted == len(result.arrival_ns)
+    assert stats.batches == stats.service_ns.count == len(result.batches.size)
+    assert list(stats.batches_by_reason.values()) == np.bincount(result.batches.reason, minlength=len(REASONS)).tolist()
 
 
 @given(workloads, services, options)
