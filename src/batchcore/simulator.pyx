@@ -20,14 +20,15 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from batchcore._types cimport Answer, DISPATCH, ENDED, FLUSH, NEVER_NS, NO_ROOM, SHUT_DOWN, WAIT
+from batchcore._types cimport ASK, Answer, CUSTOM, DISPATCH, ENDED, FLUSH, NEVER_NS, NO_ROOM, SHUT_DOWN, WAIT
 from batchcore.arrivals cimport (
     BURSTS, CLOSED, GAMMA, MAX_CLASSES, MAX_INSTANT_NS, MMPP, Mix, POISSON, Process, Source, TRACE, burst_size,
     mix_pick, nanoseconds, return_lag_ns, source_next_ns,
 )
+from batchcore.custom cimport ask, tell
 from batchcore.engine cimport Engine
 from batchcore.machine cimport (
-    Decision, Entry, Machine, machine_abandon, machine_clear, machine_complete, machine_decide, machine_flush,
+    Decision, Entry, Flight, Machine, machine_abandon, machine_clear, machine_complete, machine_decide, machine_flush,
     machine_reject, machine_submit,
 )
 from batchcore.queue cimport Node, Queue, queue_peek, queue_push, queue_remove
@@ -60,9 +61,8 @@ cdef struct Chunk:
 
 cdef struct Worker:
     Node node           # place in `busy`, key is the end of its batch; first, so that a Node is its Worker
+    Flight flight       # what the machine knows of its batch
     Entry *batch        # chain by `later`
-    int64_t at_ns       # of dispatch
-    int64_t size
     int32_t id          # 0 for the first
     Worker *next        # valid in the list of idle ones
 
@@ -174,7 +174,7 @@ cdef class Simulator:
         cdef Worker *worker = <Worker *>queue_peek(&self.busy)
         # After a run that was broken off the machine must forget what is about to be freed.
         while worker != NULL:
-            machine_abandon(self.machine, self.now_ns, worker.size)
+            machine_abandon(self.machine, self.now_ns, &worker.flight)
             queue_remove(&self.busy, &worker.node)
             worker = <Worker *>queue_peek(&self.busy)
         if self.machine != NULL:
@@ -400,50 +400,60 @@ cdef class Simulator:
             ticket.next = self.spare
             self.spare = ticket
 
-    cdef void decide(self) noexcept nogil:
-        cdef Entry *entry
+    cdef int decide(self) except -1 nogil:
+        cdef Worker *worker = self.idle
+        # With every worker busy there is no batch, so nobody looks at the flight.
+        machine_decide(self.machine, self.now_ns, &self.decision, NULL if worker == NULL else &worker.flight)
+        self.expire(self.decision.expired)
+        if self.decision.kind == DISPATCH:
+            self.dispatch(worker)
+        elif self.decision.kind == ASK:
+            self.decision.expired = NULL
+            with gil:
+                ask(self.engine.decider, self.machine, NULL, self.now_ns, &self.decision)
+            self.expire(self.decision.expired)
+        else:
+            self.stale = False
+            self.wake_at_ns = self.decision.wake_at_ns if self.decision.kind == WAIT else NEVER_NS
+        return 0
+
+    cdef void expire(self, Entry *entry) noexcept nogil:
         cdef Ticket *ticket
-        machine_decide(self.machine, self.now_ns, &self.decision)
-        entry = self.decision.expired
         while entry != NULL:
             ticket = <Ticket *>entry
             entry = entry.later
             self.end(ticket, EXPIRED)
-        if self.decision.kind == DISPATCH:
-            self.dispatch(self.decision.batch, self.decision.batch_size)
-        else:
-            self.stale = False
-            self.wake_at_ns = self.decision.wake_at_ns if self.decision.kind == WAIT else NEVER_NS
 
-    cdef void dispatch(self, Entry *batch, int64_t size) noexcept nogil:
-        """Put a batch on an idle worker."""
-        cdef Worker *worker = self.idle
+    cdef void dispatch(self, Worker *worker) noexcept nogil:
+        """Put the batch that was decided on an idle worker."""
+        cdef Entry *entry = self.decision.batch
         cdef BatchRow *row = &self.batch_rows[self.batch_count]
         cdef RequestRow *request
         self.idle = worker.next
-        worker.batch = batch
-        worker.at_ns = self.now_ns
-        worker.size = size
+        worker.batch = entry
         row.at_ns = self.now_ns
-        row.size = size
-        row.service_ns = service_draw_ns(&self.service, self.now_ns, size)
+        row.size = self.decision.batch_size
+        row.service_ns = service_draw_ns(&self.service, self.now_ns, row.size)
         row.worker = worker.id
         row.reason = <int32_t>self.decision.reason
-        while batch != NULL:
-            request = &self.request_rows[(<Ticket *>batch).row]
+        while entry != NULL:
+            request = &self.request_rows[(<Ticket *>entry).row]
             request.dispatched_ns = self.now_ns
             request.batch_of = self.batch_count
-            batch = batch.later
+            entry = entry.later
         worker.node.key = self.now_ns + row.service_ns
         worker.node.seq = self.batch_count
         queue_push(&self.busy, &worker.node)
         self.batch_count += 1
 
-    cdef void complete(self, Worker *worker) noexcept nogil:
+    cdef int complete(self, Worker *worker) except -1 nogil:
         cdef Entry *entry = worker.batch
         cdef Ticket *ticket
         queue_remove(&self.busy, &worker.node)
-        machine_complete(self.machine, self.now_ns, worker.at_ns, worker.size, 0)
+        machine_complete(self.machine, self.now_ns, &worker.flight, 0)
+        if self.machine.config.policy == CUSTOM:
+            with gil:
+                tell(self.engine.decider, self.machine, &worker.flight)
         while entry != NULL:
             ticket = <Ticket *>entry
             entry = entry.later
@@ -452,6 +462,7 @@ cdef class Simulator:
         worker.next = self.idle
         self.idle = worker
         self.stale = True
+        return 0
 
     cdef bint advance(self, int64_t steps) except -1 nogil:
         """Let the next `steps` events happen; False where there are no more."""

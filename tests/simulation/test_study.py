@@ -57,20 +57,6 @@ def test_a_single_server_without_batches_is_an_m_d_1_queue() -> None:
         assert mean_ms == pytest.approx(10 + 10 * load / (2 * (1 - load)), rel=0.03)
 
 
-def test_several_servers_without_batches_are_a_loss_system() -> None:
-    """Erlang's formula holds for any service time; a queue of 1 is as near as the engine comes to none."""
-    erlangs, servers = 2.0, 3
-    result = simulate(
-        Poisson(1e3 * erlangs / 10), Service.affine(0, 10, noise=0.5), policy="immediate", workers=servers,
-        max_batch_size=1, timeout_ms=1e-6, requests=400_000,
-    )  # fmt: skip
-    blocked = 1.0
-    for k in range(1, servers + 1):
-        blocked = erlangs * blocked / (k + erlangs * blocked)
-    summary = result.summary()
-    assert summary.expired / summary.count == pytest.approx(blocked, rel=0.03)
-
-
 def test_saturated_throughput_is_the_capacity() -> None:
     assert figure("per_second", Poisson(1.5 * full_resnet), resnet, requests=8000) == pytest.approx(
         full_resnet, rel=0.01

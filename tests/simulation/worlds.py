@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from pybatch.policies import Drop, View, Wait
 from pybatch.simulation import MMPP, Bursts, ClosedLoop, Gamma, Mixed, Poisson, Result, Service, Trace, simulate
 
 rates = st.floats(10, 20_000)
@@ -40,8 +41,24 @@ services = st.builds(
     warm_up=st.just((0, 1.0)) | st.just((3, 20.0)),
     drift=st.just(()) | st.just(((0.01, 2.0), (0.05, 0.5))),
 )
+
+
+def whims(view: View) -> int | Wait | Drop:
+    """Answer in every way that a policy of one's own may."""
+    kind = (view.queued * 7 + view.running + view.now_ns // 1000) % 11
+    if kind == 0:
+        return Drop(1)
+    if kind < 3 and view.in_flight:
+        return Wait()
+    if kind < 6 and view.now_ns < view.oldest_arrival_ns + 3_000_000:
+        return Wait(view.now_ns + 500_000 * kind)
+    return (view.queued + 1) // 2 if kind < 9 else 10**6
+
+
 policies: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.just({"policy": "immediate"}),
+    st.just({"policy": "adaptive"}),
+    st.just({"policy": whims}),
     st.builds(lambda ms: {"policy": "fixed", "max_wait_ms": ms}, st.floats(0, 30)),
 )
 options: st.SearchStrategy[dict[str, Any]] = st.builds(

@@ -229,7 +229,7 @@ def simulate(
     workload: Workload,
     service: Service,
     *,
-    policy: Any = "immediate",
+    policy: Any = "adaptive",
     max_batch_size: int = 32,
     max_wait_ms: float | None = None,
     max_latency_ms: float | None = None,
@@ -351,12 +351,17 @@ def simulate(
     return _result(simulator, workload, warm_up)
 
 
-def _engine(*, capacity: int, cost_model: Any, max_wait_ms: float | None, **options: Any) -> Engine:
+def _engine(*, capacity: int, policy: Any, max_wait_ms: float | None, cost_model: Any, **options: Any) -> Engine:
     """Return a fresh engine for options as `pybatch.Scheduler` takes them."""
-    checked = engine_options(max_wait_ms=UNCHANGED if max_wait_ms is None else max_wait_ms, **options)
-    if cost_model is not None:
-        checked["cost_model"] = cost_model
-    return Engine(capacity=capacity, **checked)
+    own = not isinstance(policy, str)
+    checked = engine_options(
+        policy=UNCHANGED if own else policy,
+        max_wait_ms=UNCHANGED if max_wait_ms is None else max_wait_ms,
+        **options,
+    )
+    if own:
+        checked["policy"] = policy
+    return Engine(capacity=capacity, cost_model=cost_model, **checked)
 
 
 def _classes(name: str, limit: Limit) -> list[tuple[int | None, float]]:
