@@ -124,6 +124,10 @@ cdef struct Decision:
     Entry *expired          # chain by `later`; NULL: none
     Entry *last_expired     # its end; valid when expired != NULL
 
+cdef struct Estimate:
+    int64_t queue_delay_ns  # of a request that comes now; -1: nothing is known yet
+    int64_t service_ns      # of its batch
+
 cdef struct Departure:      # a plan with the deadlines taken into account
     int64_t until_ns        # leave at this instant, or at once if it is not after now
     int64_t skip            # requests to pass over;
@@ -595,6 +599,34 @@ cdef inline void machine_abandon(Machine *machine, int64_t now_ns, Flight *fligh
     """End a batch in flight that nobody will finish any more; nothing is learned from it."""
     machine_land(machine, now_ns, flight)
     machine.ended[<int>SHUT_DOWN] += flight.size
+
+
+cdef inline Estimate machine_estimate(Machine *machine, int64_t now_ns) noexcept nogil:
+    """What a request of usual priority that came now could expect, if nothing better came after it."""
+    cdef Estimate estimate = Estimate(queue_delay_ns=-1, service_ns=0)
+    cdef int64_t full = machine.queued // machine.config.max_batch_size
+    cdef int64_t start_ns, free_ns
+    cdef const Flight *flight
+    machine_tell(machine, now_ns)
+    if not cost_known(&machine.cost) or machine.config.capacity == 0:
+        return estimate
+    start_ns = machine.now_ns
+    if machine.in_flight >= machine.config.capacity:
+        start_ns = NEVER_NS
+        flight = machine.first_flight
+        while flight != NULL:
+            free_ns = max(flight.dispatched_at_ns + flight.expected_ns, machine.now_ns)
+            start_ns = min(start_ns, free_ns)
+            flight = flight.later
+    elif machine.queued > 0 and not machine_asks(machine):
+        free_ns = machine_departure(machine).until_ns
+        if machine.now_ns < free_ns < NEVER_NS:
+            start_ns = free_ns
+    estimate.service_ns = cost_predict_ns(
+        &machine.cost, machine.queued + 1 - full * machine.config.max_batch_size)
+    estimate.queue_delay_ns = start_ns - machine.now_ns + full * cost_predict_ns(
+        &machine.cost, machine.config.max_batch_size) // machine.config.capacity
+    return estimate
 
 
 cdef inline void machine_flush(Machine *machine, int64_t now_ns, Reason reason) noexcept nogil:

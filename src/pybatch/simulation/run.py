@@ -163,19 +163,12 @@ def _engine(
     **options: Any,
 ) -> Engine:
     """Return a fresh engine for options as `pybatch.Scheduler` takes them."""
-    name: Any = policy if isinstance(policy, str) else UNCHANGED
     checked = engine_options(
-        policy=name,
+        policy=policy,
         max_wait_ms=UNCHANGED if max_wait_ms is None else max_wait_ms,
+        cost_model=cost_model,
         **options,
     )
-    if name is UNCHANGED:
-        checked["policy"] = policy
-    if cost_model is not None:
-        known = [pair(f"cost_model[{i}]", point) for i, point in enumerate(cost_model)]
-        checked["cost_model"] = [
-            (size, nanoseconds(f"the time of size {size} in cost_model", ms)) for size, ms in known
-        ]
     return Engine(capacity=capacity, **checked)
 
 
