@@ -44,7 +44,8 @@ def example() -> Findings:
         rows=tuple((label, "7.1 ms", "14 ms", "18 ms", "100.0 %", "980/s") for label in LABELS),
         goal_ms=50.0,
         share=0.99,
-        per_second=420.0,
+        unit="requests/s",
+        present=420.0,
         load=tuple(map(_curve, LABELS, bases, capacities)),
         optimum=Optimum("offline optimum", LOADS, tuple(min(1.0, 1200 / load) for load in LOADS)),
         latencies=tuple(

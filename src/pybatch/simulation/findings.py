@@ -18,10 +18,10 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class LoadCurve:
-    """What one setting makes of growing load; all tuples have a value for each load, in answered requests."""
+    """What one setting makes of growing load; all tuples have a value for each load."""
 
     label: str
-    per_second: tuple[float, ...]
+    load: tuple[float, ...]
     p50_ms: tuple[float, ...]
     p95_ms: tuple[float, ...]
     p99_ms: tuple[float, ...]
@@ -33,7 +33,7 @@ class Optimum:
     """The largest share of requests that any schedule could answer in time, for each load."""
 
     label: str
-    per_second: tuple[float, ...]
+    load: tuple[float, ...]
     good: tuple[float, ...]
 
 
@@ -80,8 +80,8 @@ class Cost:
 class Findings:
     """All that is to be said.  In every sequence of curves the recommended setting comes first.
 
-    `goal_ms` and `share` are the goal: that share of the requests answered within so many milliseconds; `per_second`
-    is the load that the reader asked about.
+    `goal_ms` and `share` are the goal: that share of the requests answered within so many milliseconds.  Load counts in
+    `unit`; the reader asked about `present`.
     """
 
     title: str
@@ -93,7 +93,8 @@ class Findings:
     rows: tuple[tuple[str, ...], ...]
     goal_ms: float
     share: float
-    per_second: float
+    unit: str
+    present: float
     load: tuple[LoadCurve, ...]
     optimum: Optimum | None
     latencies: tuple[Latencies, ...]

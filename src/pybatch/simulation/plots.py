@@ -16,8 +16,6 @@ __all__ = ["Plot", "plots"]
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
-TICKS_MS = tuple(float(f"{step}e{power}") for power in range(-3, 7) for step in (1, 2, 5))
-LOGARITHMIC = {"type": "log", "tickvals": TICKS_MS, "ticktext": tuple(f"{tick:,.10g}" for tick in TICKS_MS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +46,31 @@ def plots(findings: Findings) -> list[Plot]:
 def _latency_by_load(findings: Findings) -> Plot:
     percentiles = ("p50", "p95", "p99")
     traces = [
-        _line(index, curve.label, curve.per_second, getattr(curve, f"{name}_ms"), unit="ms", shown=name == "p99")
+        _line(index, curve.label, curve.load, getattr(curve, f"{name}_ms"), unit="ms", shown=name == "p99")
         for name in percentiles
         for index, curve in enumerate(findings.load)
     ]
     # The goal has its room; a setting that has collapsed is cut off above: how late it is then only depends on how
     # long one simulates.
     lowest = min((ms for curve in findings.load for ms in curve.p50_ms if isfinite(ms)), default=findings.goal_ms)
-    layout = _layout("offered load, requests/s", "latency, ms")
-    layout["yaxis"] |= LOGARITHMIC | {"range": [log10(lowest * 0.8), log10(findings.goal_ms * 6)]}
-    layout["shapes"] = [_goal(findings.goal_ms), _present_load(findings.per_second)]
+    layout = _layout(f"offered load, {findings.unit}", "latency, ms")
+    layout["yaxis"] |= _logarithmic(lowest * 0.8, findings.goal_ms * 6)
+    layout["shapes"] = [_goal(findings.goal_ms), _present_load(findings.present)]
+    side = "left" if 2 * findings.present < max(findings.load[0].load) else "right"
     layout["annotations"] = [
         _note(f"goal {_ms(findings.goal_ms)}", x=0, xref="paper", y=log10(findings.goal_ms), xanchor="left"),
-        _note("your load", x=findings.per_second, y=1, yref="paper", xanchor="right", yanchor="top"),
+        _note("your load", x=findings.present, y=1, yref="paper", xanchor=side, yanchor="top"),
     ]
     return Plot(
         "latency-by-load",
         "Latency against load",
         "Lower is better, and further right before the line leaves the goal. The axis of latency is logarithmic.",
         {"data": traces, "layout": layout},
-        ("setting", "load", "p50", "p95", "p99"),
+        ("setting", findings.unit, "p50", "p95", "p99"),
         [
-            (curve.label, f"{load:,.0f}/s", _ms(p50), _ms(p95), _ms(p99))
+            (curve.label, f"{load:,.4g}", _ms(p50), _ms(p95), _ms(p99))
             for curve in findings.load
-            for load, p50, p95, p99 in zip(curve.per_second, curve.p50_ms, curve.p95_ms, curve.p99_ms, strict=True)
+            for load, p50, p95, p99 in zip(curve.load, curve.p50_ms, curve.p95_ms, curve.p99_ms, strict=True)
         ],
         percentiles,
     )
@@ -79,7 +78,7 @@ def _latency_by_load(findings: Findings) -> Plot:
 
 def _good_by_load(findings: Findings) -> Plot:
     traces = [
-        _line(index, curve.label, curve.per_second, [100 * good for good in curve.good], unit="%")
+        _line(index, curve.label, curve.load, [100 * good for good in curve.good], unit="%")
         for index, curve in enumerate(findings.load)
     ]
     curves: list[LoadCurve | Optimum] = [*findings.load]
@@ -87,13 +86,12 @@ def _good_by_load(findings: Findings) -> Plot:
         good = [100 * good for good in findings.optimum.good]
         curves.append(findings.optimum)
         traces.append(
-            _line(0, findings.optimum.label, findings.optimum.per_second, good, unit="%")
+            _line(0, findings.optimum.label, findings.optimum.load, good, unit="%")
             | {"line": {"color": "var(--text)", "width": 1.5, "dash": "dot"}, "mode": "lines"}
         )
-    layout = _layout("offered load, requests/s", "answered in time, %")
+    layout = _layout(f"offered load, {findings.unit}", "answered in time, %")
     layout["yaxis"]["range"] = [0, 102]
-    layout["shapes"] = [_goal(100 * findings.share), _present_load(findings.per_second)]
-    layout["annotations"] = [_note("your load", x=findings.per_second, y=0, yref="paper", xanchor="right")]
+    layout["shapes"] = [_goal(100 * findings.share), _present_load(findings.present)]
     limit = (
         f" Dotted: {findings.optimum.label}, which knows the future; no schedule answers more."
         if findings.optimum
@@ -104,11 +102,11 @@ def _good_by_load(findings: Findings) -> Plot:
         "Goodput",
         f"Share of all requests, also those that were dropped, answered within {_ms(findings.goal_ms)}.{limit}",
         {"data": traces, "layout": layout},
-        ("setting", "load", "in time"),
+        ("setting", findings.unit, "in time"),
         [
-            (curve.label, f"{load:,.0f}/s", f"{good:.1%}")
+            (curve.label, f"{load:,.4g}", f"{good:.1%}")
             for curve in curves
-            for load, good in zip(curve.per_second, curve.good, strict=True)
+            for load, good in zip(curve.load, curve.good, strict=True)
         ],
     )
 
@@ -120,9 +118,11 @@ def _latency_distribution(findings: Findings) -> Plot:
     ]
     layout = _layout("latency, ms", "requests answered by then, %")
     layout["yaxis"]["range"] = [0, 102]
-    layout["xaxis"] |= LOGARITHMIC
+    times = [ms for row in findings.latencies for ms in row.ms]
+    most = min(max(times, default=findings.goal_ms) * 1.1, findings.goal_ms * 20)
+    layout["xaxis"] |= _logarithmic(min(times, default=1.0) * 0.9, max(most, findings.goal_ms * 1.2))
     layout["shapes"] = [_present_load(findings.goal_ms)]
-    layout["annotations"] = [_note("goal", x=log10(findings.goal_ms), y=0, yref="paper", xanchor="right")]
+    layout["annotations"] = [_note("goal", x=log10(findings.goal_ms), y=0, yref="paper", xanchor="left")]
     shares = (0.5, 0.9, 0.99)
     return Plot(
         "latency-distribution",
@@ -251,6 +251,18 @@ def _layout(x: str, y: str) -> dict[str, Any]:
         "hovermode": "x unified",
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
         "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+    }
+
+
+def _logarithmic(low: float, high: float) -> dict[str, Any]:
+    """Return what makes an axis of milliseconds logarithmic: round ticks, more of them where it spans little."""
+    steps = (1, 2, 5) if high > 30 * low else (1, 1.5, 2, 3, 4, 5, 7)
+    ticks = [float(f"{step}e{power}") for power in range(-4, 8) for step in steps]
+    return {
+        "type": "log",
+        "range": [log10(low), log10(high)],
+        "tickvals": ticks,
+        "ticktext": [f"{tick:,.10g}" for tick in ticks],
     }
 
 

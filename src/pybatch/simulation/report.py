@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Final
 
-from plotly.offline import get_plotlyjs
+from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from pybatch.simulation.findings import Findings
 from pybatch.simulation.plots import Plot, plots

@@ -422,5 +422,7 @@ def _columns(path: Path, rows: list[list[str]]) -> dict[str, list[float]]:
             for column, text in zip(columns.values(), row, strict=True):
                 column.append(float(text) if text.strip() else np.inf)
         except ValueError:
-            raise ValueError(f"{path}: row {number_of_row} is {','.join(row)}; it must be {','.join(columns)}") from None
+            raise ValueError(
+                f"{path}: row {number_of_row} is {','.join(row)}; it must be {','.join(columns)}"
+            ) from None
     return columns
