@@ -29,6 +29,11 @@ cdef enum Reason:
     WINDOW
     LATENCY
     DEADLINE
+    GATHERED
+    SPACED
+    SPLIT
+    PROBE
+    CHOSEN
     FLUSH
     DRAIN
     REASON_COUNT
@@ -44,8 +49,11 @@ cdef enum Kind:
     IDLE
     WAIT
     DISPATCH
+    ASK         # the user's policy has to be asked first
 
 cdef enum PolicyId:
     IMMEDIATE
     FIXED
+    ADAPTIVE
+    CUSTOM      # the user's own, in Python
     POLICY_COUNT

@@ -1,15 +1,33 @@
-"""What a batch of n is expected to take: an affine law, learned from the batches that completed.
+"""What a batch of n is expected to take, learned from the batches that completed.
 
-Least squares over (n, service time) with weights that decay by 0.985 a batch, kept as five sums, so that learning and
-predicting are O(1) and drift is forgotten.  While all batches had one size there is no slope to see and the mean is the
-answer.  Neither slope nor intercept is ever negative, and no prediction is above MOST_NS.  Plain doubles in a fixed
-order, so every machine learns the same figures.
+Two estimates in one.  An affine law, least squares over (n, service time) with weights that decay by 0.985 a batch, kept
+as five sums; its slope is drawn to a tenth of the mean for want of better evidence, the more the noisier the figures.
+And a moving average for each size (each eighth of an octave above 64), which the law fills in where batches are few:
+real models have steps, cliffs and sizes at which batching hurts.
+
+A batch is judged only by its own size's past.  An odd slow one is clipped.  Three slow ones in a row, or a single fast
+one, say that the machine or the model has changed, and rescale all that is known, which keeps its shape: so a slow first
+batch (compilation, cold caches) is forgotten with the first normal one, and a drift is followed within three.
+
+O(1) to learn and to predict but for a rescaling; plain doubles in a fixed order, so every machine learns the same.
+Source: the rules and figures of the simulation study in docs/policies.md; Clockwork (OSDI 2020) for tables by size.
 """
 
 from libc.stdint cimport int64_t
 
+from batchcore._numeric cimport floor_log2
+
 cdef extern from *:
     const double MOST_NS "1e18"     # 31 years; what goes beyond would not fit its type
+
+cdef enum:
+    EXACT_SIZES = 64    # each has a slot of its own; above, eight slots an octave
+    SLOTS = 177         # up to 2**20
+
+cdef struct Slot:
+    double seen         # batches, at most FULL_TRUST; 0: none
+    double n            # moving average of their size
+    double ns           # moving average of their service time
 
 cdef struct Cost:
     double weight       # sum of weights; 0 before the first batch
@@ -17,32 +35,118 @@ cdef struct Cost:
     double ns           # service time, ns,
     double n_n          # size squared,
     double n_ns         # size times service time
+    double slope        # the affine law, ns a request,
+    double intercept    # and ns a batch
+    double deviation    # moving average of |service time / expected - 1|
+    double fastest_ns   # the fastest batch lately; 0 before the first
+    double slow_ratio   # least of the slow ones in a row
+    int64_t slow        # how many they are
+    int64_t rescaled    # times that everything was
+    Slot slots[SLOTS]
 
 
-cdef inline void cost_learn(Cost *cost, int64_t n, int64_t service_ns) noexcept nogil:
-    cdef double decay = 0.985
-    cost.weight = cost.weight * decay + 1.0
-    cost.n = cost.n * decay + <double>n
-    cost.ns = cost.ns * decay + <double>service_ns
-    cost.n_n = cost.n_n * decay + <double>n * <double>n
-    cost.n_ns = cost.n_ns * decay + <double>n * <double>service_ns
+cdef inline int slot_of(int64_t n) noexcept nogil:
+    cdef int octave
+    if n < EXACT_SIZES:
+        return <int>n
+    octave = floor_log2(n)
+    return EXACT_SIZES + (octave - 6) * 8 + <int>((n >> (octave - 3)) & 7)
 
 
 cdef inline bint cost_known(const Cost *cost) noexcept nogil:
     return cost.weight > 0.0
 
 
-cdef inline int64_t cost_predict_ns(const Cost *cost, int64_t n) noexcept nogil:
+cdef inline double cost_law_ns(const Cost *cost, double n) noexcept nogil:
+    return cost.slope * n + cost.intercept
+
+
+cdef inline double cost_slot_ns(const Cost *cost, const Slot *slot, int64_t n) noexcept nogil:
+    """What the slot of size n says; the law carries it from the slot's mean size to n."""
+    if slot.n == <double>n:
+        return slot.ns
+    return slot.ns * cost_law_ns(cost, <double>n) / cost_law_ns(cost, slot.n)
+
+
+cdef inline double cost_expect_ns(const Cost *cost, int64_t n) noexcept nogil:
     """Expected service time of a batch of n, ns; 0 while nothing is known."""
-    cdef double spread, slope, intercept
-    if not cost_known(cost):
-        return 0
-    slope = 0.0
-    spread = cost.weight * cost.n_n - cost.n * cost.n
-    if spread > 1e-9 * (cost.weight * cost.n_n):
-        slope = max((cost.weight * cost.n_ns - cost.n * cost.ns) / spread, 0.0)
-    intercept = (cost.ns - slope * cost.n) / cost.weight
-    if intercept < 0.0:
-        intercept = 0.0
-        slope = cost.n_ns / cost.n_n
-    return <int64_t>min(slope * <double>n + intercept, MOST_NS)
+    cdef double law = cost_law_ns(cost, <double>n)
+    cdef const Slot *slot = &cost.slots[slot_of(n)]
+    cdef double trust
+    if slot.seen == 0.0:
+        return law
+    trust = 1.0 if slot.seen < 3.0 else 0.2     # in the law, in batches
+    return (slot.seen * cost_slot_ns(cost, slot, n) + trust * law) / (slot.seen + trust)
+
+
+cdef inline int64_t cost_predict_ns(const Cost *cost, int64_t n) noexcept nogil:
+    """The same as a duration, at most MOST_NS."""
+    return <int64_t>min(cost_expect_ns(cost, n), MOST_NS)
+
+
+cdef inline void cost_fit(Cost *cost) noexcept nogil:
+    """Draw the law through the sums; neither slope nor intercept is ever negative."""
+    cdef double mean_n = cost.n / cost.weight
+    cdef double mean_ns = cost.ns / cost.weight
+    cdef double spread = cost.n_n - cost.n * mean_n
+    cdef double doubt = cost.deviation * mean_n / 0.3
+    doubt = doubt * doubt + 1e-9 * cost.n_n
+    cost.slope = max((cost.n_ns - cost.n * mean_ns + doubt * 0.1 * mean_ns / mean_n) / (spread + doubt), 0.0)
+    cost.intercept = mean_ns - cost.slope * mean_n
+    if cost.intercept < 0.0:
+        cost.intercept = 0.0
+        cost.slope = cost.n_ns / cost.n_n
+
+
+cdef inline void cost_rescale(Cost *cost, double ratio) noexcept nogil:
+    cdef int i
+    cost.ns *= ratio
+    cost.n_ns *= ratio
+    cost.fastest_ns *= ratio
+    for i in range(SLOTS):
+        cost.slots[i].ns *= ratio
+    cost.slow = 0
+    cost.rescaled += 1
+
+
+cdef inline double cost_judge(Cost *cost, const Slot *slot, int64_t n, double ns) noexcept nogil:
+    """What to learn of a batch: its time, or less of it if it is odd."""
+    cdef double expected = cost_slot_ns(cost, slot, n)
+    cdef double ratio, most
+    if expected <= 0.0:
+        return ns
+    ratio = ns / expected
+    most = 1.0 + max(4.0 * cost.deviation, 0.25)
+    if ratio < 0.6 and ratio * (1.0 + 4.0 * cost.deviation) < 1.0:
+        cost_rescale(cost, max(ratio, 1e-6))
+        return ns
+    if ratio > most:
+        cost.slow_ratio = min(ratio, cost.slow_ratio) if cost.slow > 0 else ratio
+        cost.slow += 1
+        if cost.slow < 3:
+            return most * expected
+        cost_rescale(cost, cost.slow_ratio)
+        return cost.slow_ratio * expected
+    cost.slow = 0
+    cost.deviation += 0.1 * ((ratio - 1.0 if ratio > 1.0 else 1.0 - ratio) - cost.deviation)
+    return ns
+
+
+cdef inline void cost_learn(Cost *cost, int64_t n, int64_t service_ns) noexcept nogil:
+    cdef Slot *slot = &cost.slots[slot_of(n)]
+    cdef double size = <double>n
+    cdef double ns = <double>max(service_ns, <int64_t>1)
+    cdef double gain
+    if slot.seen > 0.0:
+        ns = cost_judge(cost, slot, n, ns)
+    gain = max(0.1, 1.0 / (slot.seen + 1.0))
+    slot.n += gain * (size - slot.n)
+    slot.ns += gain * (ns - slot.ns)
+    slot.seen = min(slot.seen + 1.0, 1000.0)
+    cost.fastest_ns = ns if cost.fastest_ns == 0.0 else min(ns, cost.fastest_ns * 1.02)
+    cost.weight = cost.weight * 0.985 + 1.0
+    cost.n = cost.n * 0.985 + size
+    cost.ns = cost.ns * 0.985 + ns
+    cost.n_n = cost.n_n * 0.985 + size * size
+    cost.n_ns = cost.n_ns * 0.985 + size * ns
+    cost_fit(cost)

@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t
 
 from batchcore._lock cimport Lock
 from batchcore.engine cimport Engine
-from batchcore.machine cimport Decision
+from batchcore.machine cimport Decision, Flight
 from batchcore.future cimport BaseFuture, FanOut, Owner, Parker
 
 
@@ -14,7 +14,7 @@ cdef class Batch:
     cdef readonly list items            # what fn is given; taken away by `take_items`
     cdef list futures                   # of the items, in the same order
     cdef bint left                      # the machine knows that it is done
-    cdef int64_t dispatched_at_ns
+    cdef Flight flight                  # in the machine's list from dispatch until it is left
     cdef readonly object fn             # what to run
     cpdef list take_items(self)
 
@@ -31,6 +31,7 @@ cdef class Dispatcher(Owner):
     cdef int64_t armed_ns               # a timer is set for this instant; NEVER_NS: none
     cdef bint coming                    # somebody is about to decide
     cdef set running                    # batches in flight
+    cdef Batch spare                    # made before it is known whether there is a batch
     cdef FanOut fan_out
     cdef object room                    # deque of callables, one for each who waits for room in the queue
 
@@ -43,7 +44,8 @@ cdef class Dispatcher(Owner):
     cdef void settle(self, Parker parker) noexcept
     cpdef int hand_over(self) except -1
     cdef int admit(self) except -1
-    cdef Batch batch_of(self, const Decision *decision, object fn)
+    cdef int fill(self, Batch batch, const Decision *decision, object fn) except -1
+    cdef int ask_policy(self, Decision *decision) except -1
     cdef bint leave(self, Batch batch, int64_t failed) except -1
     cpdef int let_go(self) except -1
     cpdef int signal(self) except -1

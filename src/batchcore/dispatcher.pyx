@@ -33,16 +33,18 @@ cdef extern from "Python.h":
 from batchcore._clock cimport monotonic_ns
 from batchcore._lock cimport lock, unlock
 from batchcore._types cimport (
-    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, DRAIN, EXPIRED, FAILED, FLUSH, NEVER_NS, NO_ROOM,
-    SHUT_DOWN, Status,
+    ACCEPTED, ASK, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, DRAIN, EXPIRED, FAILED, FLUSH, IDLE,
+    NEVER_NS, NO_ROOM, SHUT_DOWN, Status, WAIT,
 )
+from batchcore.custom cimport ask, tell
 from batchcore.engine cimport Engine, priority_of
 from batchcore.future cimport (
-    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, new_future, take_parker,
+    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, new_future, report,
+    take_parker,
 )
 from batchcore.machine cimport (
-    Decision, Entry, Machine, machine_abandon, machine_cancel, machine_clear, machine_close, machine_complete,
-    machine_decide, machine_flush, machine_next_wakeup_ns, machine_reject, machine_submit,
+    Decision, Entry, Machine, machine_abandon, machine_answer, machine_cancel, machine_clear, machine_close,
+    machine_complete, machine_decide, machine_flush, machine_next_wakeup_ns, machine_reject, machine_submit,
 )
 
 MAX_DURATION_MS = 1e10
@@ -318,40 +320,61 @@ cdef class Dispatcher(Owner):
         again at once, or `hand_over`.
         """
         cdef Decision decision
-        cdef Batch batch
+        cdef Batch batch = self.spare
         cdef object fn = None
+        self.spare = None
         while True:
             fn = None
+            if batch is None:
+                batch = Batch.__new__(Batch)
             lock(&self.lock)
             self.coming = True
-            machine_decide(&self.engine.machine, monotonic_ns(), &decision)
+            machine_decide(&self.engine.machine, monotonic_ns(), &decision, &batch.flight)
             fn = self.fn
-            if decision.kind != DISPATCH and decision.expired == NULL:
+            if decision.expired == NULL and (decision.kind == IDLE or decision.kind == WAIT):
                 self.coming = False
                 self.wake_at_ns = decision.wake_at_ns
                 self.settle(parker)
                 unlock(&self.lock)
+                self.spare = batch
                 return None
             unlock(&self.lock)
-            batch = self.batch_of(&decision, fn) if decision.kind == DISPATCH else None
+            if decision.kind == DISPATCH:
+                self.fill(batch, &decision, fn)
             if decision.expired != NULL:
                 end_futures(futures_of(decision.expired), EXPIRED, None, self.fan_out)
+            if decision.kind == ASK:
+                self.ask_policy(&decision)
             if self.room:
                 self.admit()
-            if batch is not None:
+            if decision.kind == DISPATCH:
                 return batch
 
-    cdef Batch batch_of(self, const Decision *decision, object fn):
-        cdef Batch batch = Batch.__new__(Batch)
+    cdef int ask_policy(self, Decision *decision) except -1:
+        """Ask the user's policy.  One that fails is reported, and what is queued leaves: no request pays for it."""
+        decision.expired = NULL
+        try:
+            ask(self.engine.decider, &self.engine.machine, &self.lock, monotonic_ns(), decision)
+        except BaseException as error:
+            report(error, self.engine.decider)
+            lock(&self.lock)
+            machine_answer(
+                &self.engine.machine, 0, self.engine.machine.now_ns, self.engine.machine.config.max_batch_size)
+            unlock(&self.lock)
+        if decision.expired != NULL:
+            end_futures(futures_of(decision.expired), EXPIRED, None, self.fan_out)
+        return 0
+
+    cdef int fill(self, Batch batch, const Decision *decision, object fn) except -1:
+        """Put into `batch` what the machine has let go of."""
         cdef BaseFuture future
         batch.id = decision.batch_id
         batch.reason = REASONS[<int>decision.reason]
-        batch.dispatched_at_ns = decision.at_ns
         batch.fn = fn
         batch.futures = futures_of(decision.batch)
         batch.items = [(<BaseFuture>future).take_item() for future in batch.futures]
         self.running.add(batch)
-        return batch
+        return 0
 
     @property
     def wake_at(self):
@@ -404,9 +427,13 @@ cdef class Dispatcher(Owner):
             return False
         batch.left = True
         lock(&self.lock)
-        machine_complete(
-            &self.engine.machine, monotonic_ns(), batch.dispatched_at_ns, len(batch.futures), failed)
+        machine_complete(&self.engine.machine, monotonic_ns(), &batch.flight, failed)
         unlock(&self.lock)
+        if self.engine.decider is not None:
+            try:
+                tell(self.engine.decider, &self.engine.machine, &batch.flight)
+            except BaseException as error:
+                report(error, self.engine.decider)
         return True
 
     # --- the whole
@@ -511,7 +538,7 @@ cdef class Dispatcher(Owner):
             if not batch.left:
                 batch.left = True
                 lock(&self.lock)
-                machine_abandon(&self.engine.machine, monotonic_ns(), len(batch.futures))
+                machine_abandon(&self.engine.machine, monotonic_ns(), &batch.flight)
                 unlock(&self.lock)
             for future in batch.futures:
                 if future.entry.status < COMPLETED:

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int32_t, int64_t
 
-from batchcore.machine cimport Entry, Machine
+from batchcore.machine cimport Entry, Flight, Machine
 
 
 cdef class Request:
@@ -10,9 +10,15 @@ cdef class Request:
     cdef const Machine *machine     # where it is queued; compared, never followed
 
 
+cdef class Running:
+    cdef Flight flight
+    cdef tuple batch    # requests
+
+
 cdef class Engine:
     cdef Machine machine
-    cdef dict in_flight    # batch id -> (dispatched_at_ns, requests); only for batches that `decide` handed to Python
+    cdef object decider     # the user's policy: takes a View, returns what to do; None with one of ours
+    cdef dict in_flight     # batch id -> Running
 
 
 cdef int32_t priority_of(object value) except? -1

@@ -16,14 +16,15 @@ from batchcore import records
 from batchcore.errors import QueueFull, SchedulerClosed
 
 from batchcore._types cimport (
-    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, EXPIRED, FAILED, FIXED, FLUSH, IMMEDIATE, NEVER_NS,
-    NO_ROOM, PolicyId, QUEUED, SHUT_DOWN, START_NS, STATUS_COUNT, WAIT,
+    ACCEPTED, ADAPTIVE, ASK, Answer, CANCELLED, CLOSED, COMPLETED, CUSTOM, DISPATCH, EXPIRED, FAILED, FIXED, FLUSH,
+    IMMEDIATE, NEVER_NS, NO_ROOM, PolicyId, QUEUED, SHUT_DOWN, START_NS, STATUS_COUNT, WAIT,
 )
-from batchcore.cost cimport cost_known, cost_predict_ns
+from batchcore.cost cimport SLOTS, cost_known, cost_learn, cost_predict_ns
+from batchcore.custom cimport ask, decider_of, tell
 from batchcore.histogram cimport CARRY, Histogram, MAX_BOUNDS, histogram_extend
 from batchcore.machine cimport (
-    Config, Decision, Entry, Machine, machine_cancel, machine_close, machine_complete, machine_decide, machine_flush,
-    machine_next_wakeup_ns, machine_reject, machine_submit, machine_tell, of_expiry,
+    Config, Decision, Entry, Flight, Machine, machine_cancel, machine_change, machine_close, machine_complete,
+    machine_decide, machine_flush, machine_next_wakeup_ns, machine_reject, machine_submit, machine_tell, of_expiry,
 )
 from batchcore.queue cimport Node, Queue, in_run, sooner
 
@@ -38,7 +39,7 @@ cdef int32_t c_max_priority = MAX_PRIORITY
 cdef int64_t MAX_INSTANT_NS = 2**62 - 1     # leaves room to add any duration
 
 cdef tuple STATUSES = ("new", "queued", "running", "completed", "failed", "expired", "cancelled", "shut_down")
-cdef dict POLICIES = {"immediate": IMMEDIATE, "fixed": FIXED}
+cdef dict POLICIES = {"adaptive": ADAPTIVE, "immediate": IMMEDIATE, "fixed": FIXED}
 cdef object UNCHANGED = object()
 
 DEFAULT_SIZE_BOUNDS = tuple(2**k for k in range(21))
@@ -113,6 +114,14 @@ cdef tuple requests_of(Entry *chain):
     return tuple(requests)
 
 
+cdef tuple let_go(Entry *chain):
+    """The same; the queue's references to them pass to the tuple."""
+    cdef tuple requests = requests_of(chain)
+    for request in requests:
+        Py_DECREF(request)
+    return requests
+
+
 cdef class Request:
     """One submitted item, as the engine knows it.
 
@@ -144,6 +153,10 @@ cdef class Request:
         return self.entry.priority
 
 
+cdef class Running:
+    """A batch that `decide` handed to Python, until it is completed."""
+
+
 cdef class Engine:
     """Decide which requests run together, and when, in a time that the caller keeps.
 
@@ -153,12 +166,14 @@ cdef class Engine:
 
     Parameters
     ----------
-    policy : {"immediate", "fixed"}, default "immediate"
+    policy : {"adaptive", "immediate", "fixed"} or callable or object, default "immediate"
         ``immediate`` never waits while a worker is free.  ``fixed`` waits for a full batch, at most `max_wait_ns`.
+        ``adaptive`` learns when a wait, or a smaller batch, pays.  Anything else is a policy of your own: see
+        `batchcore.custom`.
     max_batch_size : int, default 32
         Most requests in a batch, 1 to MAX_BATCH_SIZE.
     max_wait_ns : int, optional
-        Longest that ``fixed`` lets the oldest request wait for company, 0 to MAX_DURATION_NS.
+        Longest that the oldest request waits for company, 0 to MAX_DURATION_NS; ``fixed`` needs it.
     max_latency_ns : int, optional
         Target from submit to result that waiting for company must not break, 0 to MAX_DURATION_NS.
     max_queue_size : int, default 65536
@@ -168,6 +183,8 @@ cdef class Engine:
     aging_ns : int, default AGING_NS
         Head start of a priority level, how long better requests can pass worse ones, 0 to
         MAX_DURATION_NS / MAX_PRIORITY.
+    cost_model : sequence of (int, int), optional
+        Service times known beforehand: pairs of batch size and ns, each of them taken as three batches seen.
     batch_size_bounds, delay_bounds_ns : tuple of int, optional
         Upper bounds of the histograms in `stats`, strictly increasing, 1 to 32 of them.
 
@@ -200,11 +217,14 @@ cdef class Engine:
         memset(&self.machine, 0, sizeof(Machine))
         self.machine.now_ns = START_NS
         self.machine.progress_at_ns = NEVER_NS
+        self.machine.dispatched_at_ns = START_NS
+        self.machine.probe_at_ns = START_NS
+        self.machine.waits_since_ns = NEVER_NS
         self.in_flight = {}
 
     def __init__(
         self, *, policy="immediate", max_batch_size=32, max_wait_ns=None, max_latency_ns=None, max_queue_size=65536,
-        capacity=1, aging_ns=AGING_NS, batch_size_bounds=None, delay_bounds_ns=None,
+        capacity=1, aging_ns=AGING_NS, cost_model=None, batch_size_bounds=None, delay_bounds_ns=None,
     ):
         cdef Config config = self.machine.config
         config.aging_ns = integer("aging_ns", aging_ns, 0, MAX_DURATION_NS // MAX_PRIORITY)
@@ -215,6 +235,16 @@ cdef class Engine:
         set_bounds(&self.machine.queue_delay, "delay_bounds_ns", delays)
         set_bounds(&self.machine.service, "delay_bounds_ns", delays)
         self.machine.config = config
+        self.decider = decider_of(policy) if config.policy == CUSTOM else None
+        for i, pair in enumerate(() if cost_model is None else cost_model):
+            try:
+                size, service_ns = pair
+            except (TypeError, ValueError):
+                raise TypeError(f"cost_model[{i}] must be a pair of batch size and time, not {pair!r}") from None
+            size = integer(f"size of cost_model[{i}]", size, 1, MAX_BATCH_SIZE)
+            service_ns = integer(f"time of cost_model[{i}], ns,", service_ns, 1, MAX_DURATION_NS)
+            for _ in range(3):
+                cost_learn(&self.machine.cost, size, service_ns)
 
     def __dealloc__(self):
         cdef Entry *entry = self.machine.oldest
@@ -288,16 +318,23 @@ cdef class Engine:
         batchcore.records.Decision
         """
         cdef Decision decision
+        cdef Running running = Running.__new__(Running)
+        cdef int64_t now = instant("now_ns", now_ns)
+        cdef tuple expired = ()
         memset(&decision, 0, sizeof(Decision))
-        machine_decide(&self.machine, instant("now_ns", now_ns), &decision)
-        expired = requests_of(decision.expired)
-        batch = requests_of(decision.batch)
-        for request in expired + batch:
-            Py_DECREF(request)
+        while True:
+            machine_decide(&self.machine, now, &decision, &running.flight)
+            expired += let_go(decision.expired)
+            if decision.kind != ASK:
+                break
+            decision.expired = NULL
+            ask(self.decider, &self.machine, NULL, now, &decision)
+            expired += let_go(decision.expired)
         if decision.kind == DISPATCH:
-            self.in_flight[decision.batch_id] = (decision.at_ns, batch)
+            running.batch = let_go(decision.batch)
+            self.in_flight[decision.batch_id] = running
             reason = records.REASONS[<int>decision.reason]
-            return records.Decision("dispatch", decision.at_ns, reason, None, decision.batch_id, batch, expired)
+            return records.Decision("dispatch", decision.at_ns, reason, None, decision.batch_id, running.batch, expired)
         if decision.kind == WAIT:
             return records.Decision("wait", decision.at_ns, None, decision.wake_at_ns, None, (), expired)
         return records.Decision("idle", decision.at_ns, None, None, None, (), expired)
@@ -323,23 +360,26 @@ cdef class Engine:
         """
         cdef int64_t now = instant("now_ns", now_ns)
         cdef Request request
+        cdef Running running
         if not isinstance(decision, records.Decision):
             raise TypeError(f"decision must be a batchcore.records.Decision, not {decision!r}")
-        dispatched_at_ns, batch = self.in_flight.get(decision.batch_id, (None, None))
-        if batch is None or batch is not decision.batch:
+        running = self.in_flight.get(decision.batch_id)
+        if running is None or running.batch is not decision.batch:
             raise ValueError(f"batch {decision.batch_id} is not in flight here")
-        cdef int64_t failures = integer("failed", failed, 0, len(batch))
-        cdef int64_t successes = len(batch) - failures
+        cdef int64_t failures = integer("failed", failed, 0, running.flight.size)
+        cdef int64_t successes = running.flight.size - failures
         del self.in_flight[decision.batch_id]
-        machine_complete(&self.machine, now, dispatched_at_ns, len(batch), failures)
-        for i, request in enumerate(batch):
+        machine_complete(&self.machine, now, &running.flight, failures)
+        for i, request in enumerate(running.batch):
             request.entry.status = COMPLETED if i < successes else FAILED
+        tell(self.decider, &self.machine, &running.flight)
 
     def set_capacity(self, now_ns, capacity):
         """Say how many batches may run at once, 0 to MAX_CAPACITY; what runs already is not stopped."""
         cdef int64_t now = instant("now_ns", now_ns)
         self.machine.config.capacity = integer("capacity", capacity, 0, MAX_CAPACITY)
         machine_tell(&self.machine, now)
+        machine_change(&self.machine)
 
     def reconfigure(
         self, now_ns, *, policy=UNCHANGED, max_batch_size=UNCHANGED, max_wait_ns=UNCHANGED, max_latency_ns=UNCHANGED,
@@ -359,7 +399,10 @@ cdef class Engine:
         cdef Config config = self.machine.config
         configure(&config, policy, max_batch_size, max_wait_ns, max_latency_ns, max_queue_size)
         machine_tell(&self.machine, now)
+        if policy is not UNCHANGED:
+            self.decider = decider_of(policy) if config.policy == CUSTOM else None
         self.machine.config = config
+        machine_change(&self.machine)
         histogram_extend(&self.machine.batch_size, config.max_batch_size)
 
     def flush(self, now_ns):
@@ -410,12 +453,20 @@ cdef class Engine:
             service_ns=snapshot(&machine.service),
             last_progress_at_ns=None if machine.progress_at_ns == NEVER_NS else machine.progress_at_ns,
             capacity=machine.config.capacity,
-            policy=[name for name, policy in POLICIES.items() if policy == machine.config.policy][0],
+            policy=self.policy,
             max_batch_size=machine.config.max_batch_size,
             max_queue_size=machine.config.max_queue_size,
             max_wait_ns=None if machine.config.max_wait_ns == NEVER_NS else machine.config.max_wait_ns,
             max_latency_ns=None if machine.config.max_latency_ns == NEVER_NS else machine.config.max_latency_ns,
         )
+
+    @property
+    def policy(self):
+        """Name of the policy in force; of your own, what its function or class is called."""
+        if self.machine.config.policy == CUSTOM:
+            owner = getattr(self.decider, "__self__", self.decider)
+            return getattr(owner, "__name__", type(owner).__name__)
+        return [name for name, policy in POLICIES.items() if policy == self.machine.config.policy][0]
 
     def check(self):
         """Raise RuntimeError if an invariant of the state is broken.  O(n log n); for tests.
@@ -464,9 +515,11 @@ cdef int configure(
 ) except -1:
     """Write what is given into `config`, a copy that the caller throws away if this raises."""
     if policy is not UNCHANGED:
-        if policy not in POLICIES:
-            raise ValueError(f"policy is {policy!r}; it must be one of {', '.join(map(repr, POLICIES))}")
-        config.policy = <PolicyId><int>POLICIES[policy]
+        if isinstance(policy, str) and policy in POLICIES:
+            config.policy = <PolicyId><int>POLICIES[policy]
+        else:
+            decider_of(policy)
+            config.policy = CUSTOM
     if max_batch_size is not UNCHANGED:
         config.max_batch_size = integer("max_batch_size", max_batch_size, 1, MAX_BATCH_SIZE)
     if max_queue_size is not UNCHANGED:

@@ -18,13 +18,23 @@ Cost: submit, cancel and a request's share of a dispatch are O(1) for sorted str
 from libc.stdint cimport int32_t, int64_t
 
 from batchcore._types cimport (
-    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, DRAIN, ENDED, EXPIRED, FAILED, FULL, IDLE, Kind,
-    NEVER_NS, NO_ROOM, PolicyId, QUEUED, REASON_COUNT, RUNNING, Reason, SHUT_DOWN, STATUS_COUNT, Status, WAIT,
+    ACCEPTED, ADAPTIVE, ASK, Answer, CANCELLED, CHOSEN, CLOSED, COMPLETED, CUSTOM, DEADLINE, DISPATCH, DRAIN, ENDED,
+    EXPIRED, FAILED, FIXED, IDLE, Kind, NEVER_NS, NO_ROOM, PROBE, PolicyId, QUEUED, REASON_COUNT, RUNNING, Reason,
+    SHUT_DOWN, STATUS_COUNT, Status, WAIT,
 )
-from batchcore.cost cimport Cost, cost_learn
+from batchcore.adaptive cimport plan_adaptive
+from batchcore.cost cimport Cost, cost_expect_ns, cost_known, cost_learn, cost_predict_ns
+from batchcore.deadline cimport Choice, LOOK, Outlook, careful_ns, choose, needed_size
 from batchcore.histogram cimport Histogram, histogram_add
-from batchcore.policy cimport Plan, View, policy_plan
-from batchcore.queue cimport Node, Queue, queue_peek, queue_push, queue_remove
+from batchcore.policy cimport Plan, View, WAKE_MARGIN_NS, plan_fixed, plan_immediate
+from batchcore.queue cimport Node, Queue, queue_peek, queue_push, queue_put_back, queue_remove
+from batchcore.traffic cimport (
+    AFTER_COMPLETION, FURTHER, INTO_IDLE, Moment, Traffic, traffic_arrive, traffic_complete, traffic_moment,
+    traffic_rate,
+)
+
+cdef enum:
+    PAST = 32       # latest batches remembered, for explanations
 
 cdef struct Entry:
     Node order              # place in Machine.order; first, so that a Node of order is its Entry
@@ -46,6 +56,24 @@ cdef struct Config:
     int64_t capacity        # batches that may run at once; 0 pauses
     PolicyId policy
 
+cdef struct Flight:         # a batch that runs; lives inside its owner's object
+    Flight *earlier         # in order of dispatch
+    Flight *later
+    int64_t id              # 1 for the first batch of a machine
+    int64_t dispatched_at_ns
+    int64_t size            # requests
+    int64_t expected_ns     # service time predicted at dispatch; 0: nothing was known
+
+cdef struct Past:           # what is remembered of a batch
+    int64_t id              # 0: none yet
+    int64_t at_ns           # dispatch
+    int64_t size            # requests
+    int64_t left            # requests that stayed in the queue
+    int64_t waited_ns       # queue delay of the oldest request taken
+    int64_t expected_ns     # service time predicted at dispatch; 0: nothing was known
+    int64_t service_ns      # what it took; NEVER_NS while it runs
+    Reason reason
+
 cdef struct Machine:
     Config config
     Queue order             # queued entries by (due, seq)
@@ -66,7 +94,20 @@ cdef struct Machine:
     int64_t ended[STATUS_COUNT]     # entries ever, by the Status they ended with
     int64_t by_reason[REASON_COUNT]     # batches ever
     int64_t progress_at_ns  # latest completion; NEVER_NS before the first
+    int64_t dispatched_at_ns    # latest dispatch; START_NS before the first
+    int64_t waits_since_ns  # when the batch that is forming was first let wait; NEVER_NS: it was not yet
+    int64_t probe_at_ns     # no hopeless request is tried before
+    Flight *first_flight    # batches in flight, in order of dispatch
+    Flight *last_flight
+    int64_t changes         # events that a plan may depend on, ever
+    bint planned            # `plan` was made after the last of them
+    Plan plan               # the policy's; of size 0: the user's policy is to be asked again then
+    Moment moment           # what the last of them was
+    double lost             # decayed counts of requests that were too late,
+    double kept             # and of those dispatched
     Cost cost
+    Traffic traffic
+    Past past[PAST]         # by batch id modulo PAST
     Histogram batch_size    # requests a dispatched batch
     Histogram queue_delay   # ns a dispatched request
     Histogram service       # ns a completed batch
@@ -80,7 +121,15 @@ cdef struct Decision:
     int64_t batch_id        # valid when DISPATCH
     int64_t batch_size      # valid when DISPATCH
     Entry *batch            # valid when DISPATCH: chain by `later`, soonest due first
-    Entry *expired          # chain by `later`, earliest deadline first; NULL: none
+    Entry *expired          # chain by `later`; NULL: none
+    Entry *last_expired     # its end; valid when expired != NULL
+
+cdef struct Departure:      # a plan with the deadlines taken into account
+    int64_t until_ns        # leave at this instant, or at once if it is not after now
+    int64_t skip            # requests to pass over;
+    int64_t give_up_ns      # those of them with an earlier deadline end as expired
+    int64_t size            # requests to take after them; 0: none, then think again
+    Reason reason
 
 
 cdef inline Entry *of_expiry(Node *node) noexcept nogil:
@@ -92,6 +141,12 @@ cdef inline void machine_tell(Machine *machine, int64_t now_ns) noexcept nogil:
     """Clocks are read before the lock is taken, so times may arrive out of order: the latest one holds."""
     if now_ns > machine.now_ns:
         machine.now_ns = now_ns
+
+
+cdef inline void machine_change(Machine *machine) noexcept nogil:
+    """Something happened that a plan may depend on."""
+    machine.planned = False
+    machine.changes += 1
 
 
 cdef inline void machine_unlink(Machine *machine, Entry *entry, Status status) noexcept nogil:
@@ -109,6 +164,9 @@ cdef inline void machine_unlink(Machine *machine, Entry *entry, Status status) n
         machine.newest = entry.earlier
     entry.earlier = entry.later = NULL
     machine.queued -= 1
+    if machine.queued == 0:
+        machine.waits_since_ns = NEVER_NS
+    machine_change(machine)
     if entry.order.seq < machine.flush_seq:
         machine.flush_left -= 1
     entry.status = status
@@ -151,6 +209,9 @@ cdef inline Answer machine_submit(
     machine.newest = entry
     entry.status = QUEUED
     machine.queued += 1
+    machine.moment = INTO_IDLE if machine.queued == 1 else FURTHER
+    machine_change(machine)
+    traffic_arrive(&machine.traffic, now_ns, machine.queued + machine.running)
     return ACCEPTED
 
 
@@ -190,13 +251,19 @@ cdef inline View machine_view(const Machine *machine) noexcept nogil:
     return View(
         now_ns=machine.now_ns,
         queued=machine.queued,
+        running=machine.running,
         oldest_arrival_ns=machine.oldest.arrival_ns,
         earliest_deadline_ns=NEVER_NS if expiry == NULL else expiry.key,
-        free_workers=machine.config.capacity - machine.in_flight,
+        in_flight=machine.in_flight,
+        capacity=machine.config.capacity,
         max_batch_size=machine.config.max_batch_size,
         max_wait_ns=machine.config.max_wait_ns,
         max_latency_ns=machine.config.max_latency_ns,
+        dispatched_at_ns=machine.dispatched_at_ns,
+        moment=machine.moment,
+        waits_since_ns=machine.now_ns if machine.waits_since_ns == NEVER_NS else machine.waits_since_ns,
         cost=&machine.cost,
+        traffic=&machine.traffic,
     )
 
 
@@ -205,115 +272,320 @@ cdef inline bint machine_ready(const Machine *machine) noexcept nogil:
     return machine.queued > 0 and machine.in_flight < machine.config.capacity
 
 
-cdef inline Plan machine_plan(const Machine *machine) noexcept nogil:
-    """When and why the next batch leaves; the machine must be ready."""
+cdef inline bint machine_lets_go(const Machine *machine) noexcept nogil:
+    """Whether what is queued leaves without waiting, whatever the policy says."""
+    return machine.flush_left > 0 or machine.closed
+
+
+cdef inline bint machine_asks(const Machine *machine) noexcept nogil:
+    """Whether the user's policy has to be asked before anything can be decided; the machine must be ready."""
+    return machine.config.policy == CUSTOM and not machine_lets_go(machine) and (
+        not machine.planned or (machine.plan.size == 0 and machine.plan.until_ns <= machine.now_ns))
+
+
+cdef inline void machine_answer(Machine *machine, int64_t changes, int64_t until_ns, int64_t size) noexcept nogil:
+    """What the user's policy said of the state after `changes`: dispatch `size` now, or with 0 wait until then.
+
+    A wait that was decided before the latest event is void: it is asked again.
+    """
+    if size > 0 or changes == machine.changes:
+        machine.plan = Plan(until_ns=until_ns, size=min(size, machine.queued), reason=CHOSEN)
+        machine.planned = True
+
+
+cdef inline Plan machine_plan(Machine *machine) noexcept nogil:
+    """The policy's plan, made once after an event; the machine must be ready."""
     cdef View view
-    if machine.queued >= machine.config.max_batch_size:
-        return Plan(until_ns=machine.now_ns, reason=FULL)
-    if machine.flush_left > 0:
-        return Plan(until_ns=machine.now_ns, reason=machine.flush_reason)
-    if machine.closed:
-        return Plan(until_ns=machine.now_ns, reason=DRAIN)
+    if machine.planned:
+        return machine.plan
+    traffic_moment(&machine.traffic, machine.now_ns, machine.moment)
     view = machine_view(machine)
-    return policy_plan(machine.config.policy, &view)
+    if machine_lets_go(machine):
+        machine.plan = plan_immediate(&view)
+        if machine.queued < machine.config.max_batch_size:
+            machine.plan.reason = machine.flush_reason if machine.flush_left > 0 else DRAIN
+    elif machine.config.policy == ADAPTIVE:
+        machine.plan = plan_adaptive(&view)
+    elif machine.config.policy == FIXED:
+        machine.plan = plan_fixed(&view)
+    else:
+        machine.plan = plan_immediate(&view)
+    machine.planned = True
+    if machine.plan.until_ns > machine.now_ns and machine.waits_since_ns == NEVER_NS:
+        machine.waits_since_ns = machine.now_ns
+    return machine.plan
 
 
-cdef inline int64_t machine_next_wakeup_ns(const Machine *machine) noexcept nogil:
-    """The earliest instant at which `machine_decide` would dispatch or expire anything if no event came before.
+cdef inline void machine_look(Machine *machine, Departure *departure, int64_t wanted) noexcept nogil:
+    """Choose what to pass over and what to take, since the first deadline does not bear the batch that was wanted."""
+    cdef Entry *entries[LOOK]
+    cdef int64_t deadlines[LOOK]
+    cdef int64_t single_ns = careful_ns(&machine.cost, 1)
+    cdef Node *node = queue_peek(&machine.order)
+    cdef bint last = machine.config.capacity - machine.in_flight == 1
+    cdef Outlook outlook
+    cdef Choice choice
+    cdef int64_t i
+    outlook.seen = 0
+    while node != NULL and outlook.seen < LOOK:
+        queue_remove(&machine.order, node)
+        entries[outlook.seen] = <Entry *>node
+        deadlines[outlook.seen] = entries[outlook.seen].deadline_ns
+        outlook.seen += 1
+        node = queue_peek(&machine.order)
+    for i in range(outlook.seen - 1, -1, -1):
+        queue_put_back(&machine.order, &entries[i].order)
+    outlook.deadlines = deadlines
+    outlook.queued = machine.queued
+    outlook.now_ns = machine.now_ns
+    outlook.size_limit = machine.config.max_batch_size if wanted >= machine.queued else wanted
+    outlook.lost = machine.lost
+    outlook.kept = machine.kept
+    outlook.cost = &machine.cost
+    outlook.alone = machine.config.capacity == 1
+    choice = choose(&outlook)
+    departure.until_ns = machine.now_ns
+    departure.skip = choice.skip
+    departure.size = choice.size
+    departure.give_up_ns = machine.now_ns + single_ns
+    if choice.size > 0:
+        if choice.skip > 0 or choice.size != wanted:
+            departure.reason = DEADLINE
+        if last:
+            departure.give_up_ns += careful_ns(&machine.cost, choice.size)
+    elif machine.queued <= outlook.seen:
+        # Nobody can make it by what we believe.  One is tried now and then, or a wrong belief would hold for ever.
+        departure.skip = machine.queued - 1
+        departure.size = 1
+        departure.reason = PROBE
+        if machine.in_flight > 0:
+            departure.until_ns = NEVER_NS
+        elif machine.probe_at_ns > machine.now_ns:
+            departure.until_ns = machine.probe_at_ns
+
+
+cdef inline Departure machine_departure(Machine *machine) noexcept nogil:
+    """When and why the next batch leaves, and who is in it; the machine must be ready."""
+    cdef Plan plan = machine_plan(machine)
+    cdef Departure departure = Departure(
+        until_ns=plan.until_ns, skip=0, give_up_ns=0, size=plan.size, reason=plan.reason)
+    cdef Node *expiry = queue_peek(&machine.expiry)
+    cdef int64_t wanted, latest_ns
+    if expiry == NULL:
+        return departure
+    if not cost_known(&machine.cost):
+        if departure.until_ns > machine.now_ns and machine.config.policy != CUSTOM:
+            departure.until_ns = machine.now_ns     # no wait is known to be safe; this batch teaches
+            departure.reason = DEADLINE
+        return departure
+    wanted = max(min(plan.size, machine.config.max_batch_size), <int64_t>1)
+    if expiry.key < machine.now_ns + careful_ns(&machine.cost, wanted):
+        machine_look(machine, &departure, wanted)
+        return departure
+    latest_ns = expiry.key - WAKE_MARGIN_NS - careful_ns(
+        &machine.cost, min(machine.queued + 1, machine.config.max_batch_size))
+    if plan.until_ns <= machine.now_ns and machine.config.capacity > 1 and not machine_lets_go(machine):
+        if wanted < needed_size(
+            &machine.cost, machine.config.max_batch_size, machine.config.capacity,
+            traffic_rate(&machine.traffic, machine.now_ns),
+            expiry.key - machine.oldest.arrival_ns):
+            departure.until_ns = max(latest_ns, machine.now_ns)
+            departure.reason = DEADLINE
+    elif latest_ns < departure.until_ns:
+        departure.until_ns = max(latest_ns, machine.now_ns)
+        departure.reason = DEADLINE
+    return departure
+
+
+cdef inline int64_t machine_hopeless_ns(const Machine *machine) noexcept nogil:
+    """How long before its deadline a queued request is certain to be late: with every worker busy, the fastest batch."""
+    if machine.in_flight > 0 and machine.in_flight >= machine.config.capacity:
+        return <int64_t>machine.cost.fastest_ns
+    return 0
+
+
+cdef inline int64_t machine_next_wakeup_ns(Machine *machine) noexcept nogil:
+    """The earliest instant at which `machine_decide` would do anything if no event came before.
 
     Not after `machine.now_ns`: at once.  NEVER_NS: not without an event.
     """
     cdef Node *expiry = queue_peek(&machine.expiry)
-    cdef int64_t wake_at_ns = NEVER_NS if expiry == NULL else expiry.key
+    cdef int64_t wake_at_ns = NEVER_NS
     cdef int64_t until_ns
+    if expiry != NULL:
+        wake_at_ns = expiry.key - machine_hopeless_ns(machine)
     if machine_ready(machine):
-        until_ns = machine_plan(machine).until_ns
+        if machine_asks(machine):
+            return machine.now_ns
+        until_ns = machine_departure(machine).until_ns
         if until_ns < wake_at_ns:
             wake_at_ns = until_ns
     return wake_at_ns
 
 
-cdef inline Entry *machine_expire(Machine *machine) noexcept nogil:
-    """End every queued entry whose deadline has come; return the chain of them."""
-    cdef Entry *first = NULL
-    cdef Entry *last = NULL
+cdef inline void machine_end_late(Machine *machine, Decision *decision, Entry *entry) noexcept nogil:
+    """End a queued entry as expired."""
+    machine_unlink(machine, entry, EXPIRED)
+    machine.ended[<int>EXPIRED] += 1
+    machine.lost += 1.0
+    if decision.expired == NULL:
+        decision.expired = entry
+    else:
+        decision.last_expired.later = entry
+    decision.last_expired = entry
+
+
+cdef inline void machine_depart(
+    Machine *machine, const Departure *departure, Decision *decision, Flight *flight,
+) noexcept nogil:
+    """Do what was chosen: give up, pass over, take."""
     cdef Entry *entry
-    cdef Node *node = queue_peek(&machine.expiry)
-    while node != NULL and node.key <= machine.now_ns:
-        entry = of_expiry(node)
-        machine_unlink(machine, entry, EXPIRED)
-        machine.ended[<int>EXPIRED] += 1
+    cdef Entry *last = NULL
+    cdef Node *passed = NULL
+    cdef Node *node
+    cdef Past *past
+    cdef int64_t oldest_ns = machine.now_ns
+    cdef int64_t i
+    for i in range(departure.skip):
+        entry = <Entry *>queue_peek(&machine.order)
+        if entry.deadline_ns < departure.give_up_ns:
+            machine_end_late(machine, decision, entry)
+        else:
+            queue_remove(&machine.order, &entry.order)
+            entry.order.next = passed
+            passed = &entry.order
+    for i in range(departure.size):
+        entry = <Entry *>queue_peek(&machine.order)
+        machine_unlink(machine, entry, RUNNING)
+        histogram_add(&machine.queue_delay, machine.now_ns - entry.arrival_ns)
+        oldest_ns = min(oldest_ns, entry.arrival_ns)
         if last == NULL:
-            first = entry
+            decision.batch = entry
         else:
             last.later = entry
         last = entry
-        node = queue_peek(&machine.expiry)
-    return first
+    while passed != NULL:
+        node = passed
+        passed = node.next
+        queue_put_back(&machine.order, node)
+    if departure.size == 0:
+        return
+    if departure.reason == PROBE:
+        machine.probe_at_ns = machine.now_ns + 2 * cost_predict_ns(&machine.cost, 1)
+    machine.running += departure.size
+    machine.in_flight += 1
+    machine.batches += 1
+    machine.by_reason[<int>departure.reason] += 1
+    machine.dispatched_at_ns = machine.now_ns
+    machine.waits_since_ns = NEVER_NS
+    machine.lost *= 0.9
+    machine.kept = machine.kept * 0.9 + <double>departure.size
+    histogram_add(&machine.batch_size, departure.size)
+    flight.id = machine.batches
+    flight.dispatched_at_ns = machine.now_ns
+    flight.size = departure.size
+    flight.expected_ns = cost_predict_ns(&machine.cost, departure.size)
+    flight.earlier = machine.last_flight
+    flight.later = NULL
+    if machine.last_flight != NULL:
+        machine.last_flight.later = flight
+    else:
+        machine.first_flight = flight
+    machine.last_flight = flight
+    past = &machine.past[flight.id % PAST]
+    past.id = flight.id
+    past.at_ns = machine.now_ns
+    past.size = departure.size
+    past.left = machine.queued
+    past.waited_ns = machine.now_ns - oldest_ns
+    past.expected_ns = flight.expected_ns
+    past.service_ns = NEVER_NS
+    past.reason = departure.reason
+    decision.kind = DISPATCH
+    decision.reason = departure.reason
+    decision.batch_id = flight.id
+    decision.batch_size = departure.size
 
 
-cdef inline void machine_decide(Machine *machine, int64_t now_ns, Decision *decision) noexcept nogil:
-    """Expire what is too late, then say what to do now.  At most one batch a call."""
-    cdef Plan plan
-    cdef Entry *entry
-    cdef Entry *last = NULL
-    cdef int64_t n
+cdef inline void machine_decide(
+    Machine *machine, int64_t now_ns, Decision *decision, Flight *flight,
+) noexcept nogil:
+    """Expire what is too late, then say what to do now.  At most one batch a call, which becomes `flight`."""
+    cdef Departure departure
+    cdef Node *expiry
     machine_tell(machine, now_ns)
     decision.at_ns = machine.now_ns
-    decision.batch = NULL
-    decision.expired = machine_expire(machine)
-    if machine_ready(machine):
-        plan = machine_plan(machine)
-        if plan.until_ns <= machine.now_ns:
-            n = min(machine.queued, machine.config.max_batch_size)
-            for _ in range(n):
-                entry = <Entry *>queue_peek(&machine.order)
-                machine_unlink(machine, entry, RUNNING)
-                histogram_add(&machine.queue_delay, machine.now_ns - entry.arrival_ns)
-                if last == NULL:
-                    decision.batch = entry
-                else:
-                    last.later = entry
-                last = entry
-            machine.running += n
-            machine.in_flight += 1
-            machine.batches += 1
-            machine.by_reason[<int>plan.reason] += 1
-            histogram_add(&machine.batch_size, n)
-            decision.kind = DISPATCH
-            decision.reason = plan.reason
-            decision.batch_id = machine.batches
-            decision.batch_size = n
+    decision.batch = decision.expired = NULL
+    while True:
+        expiry = queue_peek(&machine.expiry)
+        if expiry == NULL or expiry.key - machine_hopeless_ns(machine) > machine.now_ns:
+            break
+        machine_end_late(machine, decision, of_expiry(expiry))
+    while machine_ready(machine):
+        if machine_asks(machine):
+            decision.kind = ASK
+            return
+        departure = machine_departure(machine)
+        if departure.until_ns > machine.now_ns:
+            break
+        machine_depart(machine, &departure, decision, flight)
+        if departure.size > 0:
             return
     decision.wake_at_ns = machine_next_wakeup_ns(machine)
     decision.kind = IDLE if decision.wake_at_ns == NEVER_NS else WAIT
 
 
-cdef inline void machine_complete(
-    Machine *machine, int64_t now_ns, int64_t dispatched_at_ns, int64_t batch_size, int64_t failed,
-) noexcept nogil:
+cdef inline void machine_give_up(Machine *machine, int64_t now_ns, int64_t count, Decision *decision) noexcept nogil:
+    """End the `count` soonest as expired, because the user's policy says so; `decision` gets the chain of them."""
+    machine_tell(machine, now_ns)
+    decision.expired = NULL
+    for _ in range(min(count, machine.queued)):
+        machine_end_late(machine, decision, <Entry *>queue_peek(&machine.order))
+
+
+cdef inline void machine_land(Machine *machine, int64_t now_ns, Flight *flight) noexcept nogil:
+    """Take a batch out of those in flight."""
+    machine_tell(machine, now_ns)
+    if flight.earlier != NULL:
+        flight.earlier.later = flight.later
+    else:
+        machine.first_flight = flight.later
+    if flight.later != NULL:
+        flight.later.earlier = flight.earlier
+    else:
+        machine.last_flight = flight.earlier
+    machine.running -= flight.size
+    machine.in_flight -= 1
+    machine.moment = AFTER_COMPLETION
+    machine_change(machine)
+
+
+cdef inline void machine_complete(Machine *machine, int64_t now_ns, Flight *flight, int64_t failed) noexcept nogil:
     """End a batch in flight; `failed` of its requests got an error.  The caller marks the entries."""
-    machine_tell(machine, now_ns)
-    machine.running -= batch_size
-    machine.in_flight -= 1
+    cdef int64_t service_ns
+    machine_land(machine, now_ns, flight)
+    service_ns = machine.now_ns - flight.dispatched_at_ns
     machine.ended[<int>FAILED] += failed
-    machine.ended[<int>COMPLETED] += batch_size - failed
+    machine.ended[<int>COMPLETED] += flight.size - failed
     machine.progress_at_ns = machine.now_ns
-    histogram_add(&machine.service, machine.now_ns - dispatched_at_ns)
-    cost_learn(&machine.cost, batch_size, machine.now_ns - dispatched_at_ns)
+    histogram_add(&machine.service, service_ns)
+    if failed < flight.size:    # how soon fn raises says nothing of how long it takes
+        cost_learn(&machine.cost, flight.size, service_ns)
+    traffic_complete(&machine.traffic, machine.now_ns, service_ns, machine.queued + machine.running)
+    if machine.past[flight.id % PAST].id == flight.id:
+        machine.past[flight.id % PAST].service_ns = service_ns
 
 
-cdef inline void machine_abandon(Machine *machine, int64_t now_ns, int64_t batch_size) noexcept nogil:
+cdef inline void machine_abandon(Machine *machine, int64_t now_ns, Flight *flight) noexcept nogil:
     """End a batch in flight that nobody will finish any more; nothing is learned from it."""
-    machine_tell(machine, now_ns)
-    machine.running -= batch_size
-    machine.in_flight -= 1
-    machine.ended[<int>SHUT_DOWN] += batch_size
+    machine_land(machine, now_ns, flight)
+    machine.ended[<int>SHUT_DOWN] += flight.size
 
 
 cdef inline void machine_flush(Machine *machine, int64_t now_ns, Reason reason) noexcept nogil:
     """Let everything queued now leave without waiting, for `reason` (FLUSH or DRAIN)."""
     machine_tell(machine, now_ns)
+    machine_change(machine)
     machine.flush_seq = machine.next_seq
     machine.flush_left = machine.queued
     machine.flush_reason = reason
@@ -322,4 +594,5 @@ cdef inline void machine_flush(Machine *machine, int64_t now_ns, Reason reason) 
 cdef inline void machine_close(Machine *machine, int64_t now_ns) noexcept nogil:
     """Take no more; let the rest leave without waiting."""
     machine_tell(machine, now_ns)
+    machine_change(machine)
     machine.closed = True

@@ -107,6 +107,21 @@ cdef inline void queue_push(Queue *queue, Node *node) noexcept nogil:
     best.tail = node
 
 
+cdef inline void queue_put_back(Queue *queue, Node *node) noexcept nogil:
+    """Return a node that was taken out as the soonest of all; of several, the latest of them first."""
+    cdef Run *run = &queue.runs[0]
+    node.prev = NULL
+    node.child = in_run()
+    if queue.run_count == 0:
+        queue.run_count = 1
+        node.next = NULL
+        run.tail = node
+    else:
+        node.next = run.head
+        run.head.prev = node
+    run.head = node
+
+
 cdef inline Node *queue_peek(const Queue *queue) noexcept nogil:
     """The soonest node, or NULL."""
     cdef Node *best = queue.heap

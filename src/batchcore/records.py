@@ -7,23 +7,65 @@ Units are in the names: ``_ns`` is integer nanoseconds on the caller's clock.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from batchcore.engine import Request
 
-__all__ = ["OUTCOMES", "REASONS", "Decision", "Histogram", "Outcome", "Reason", "Stats"]
+__all__ = ["OUTCOMES", "REASONS", "Decision", "Drop", "Histogram", "Outcome", "Reason", "Stats", "Wait"]
 
-Reason = Literal["full", "idle_worker", "window", "latency", "deadline", "flush", "drain"]
-"""Why a batch left: it reached ``max_batch_size``; a worker was idle; ``max_wait_ms`` was over; waiting longer would
-have broken ``max_latency_ms``; or a request's own deadline; ``flush()``; ``drain()`` or ``shutdown()``."""
+Reason = Literal[
+    "full",
+    "idle_worker",
+    "window",
+    "latency",
+    "deadline",
+    "gathered",
+    "spaced",
+    "split",
+    "probe",
+    "chosen",
+    "flush",
+    "drain",
+]
+"""Why a batch left: it reached ``max_batch_size``; a worker was idle and nothing was worth waiting for; ``max_wait_ms``
+was over; waiting longer would have broken ``max_latency_ms``; or a request's own deadline decided when it left or who
+was in it; it had waited for company that was worth it; it had waited so that workers start evenly spaced; a smaller
+batch is faster; nobody seemed to make it in time and one was tried; your own policy chose so; ``flush()``; ``drain()``
+or ``shutdown()``."""
 
 Outcome = Literal["completed", "failed", "rejected", "expired", "cancelled", "shut_down"]
 """How a request ended: with a result; with the error of ``fn``; refused by a full queue; too late; by its caller;
 by the end of its scheduler."""
 
-REASONS: tuple[Reason, ...] = ("full", "idle_worker", "window", "latency", "deadline", "flush", "drain")
-OUTCOMES: tuple[Outcome, ...] = ("completed", "failed", "rejected", "expired", "cancelled", "shut_down")
+REASONS: tuple[Reason, ...] = get_args(Reason)
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a policy of your own answers to be asked again: at the next event, or at `until_ns` if none comes before.
+
+    Attributes
+    ----------
+    until_ns : int or None
+        An instant after now, ns; None (default): only an event can change anything.
+    """
+
+    until_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """What a policy of your own answers to fail the `count` soonest requests as too late; it is asked again then.
+
+    Attributes
+    ----------
+    count : int
+        At least 1.
+    """
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +88,7 @@ class Decision:
     batch : tuple of Request
         The requests to run together, soonest due first; empty unless ``kind == "dispatch"``.
     expired : tuple of Request
-        Requests whose deadline passed while they were queued; with any `kind`.
+        Requests that are too late: their deadline has passed, or no answer could come before it; with any `kind`.
     """
 
     kind: Literal["dispatch", "wait", "idle"]

@@ -20,14 +20,15 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from batchcore._types cimport Answer, DISPATCH, ENDED, FLUSH, NEVER_NS, NO_ROOM, SHUT_DOWN, WAIT
+from batchcore._types cimport ASK, Answer, CUSTOM, DISPATCH, ENDED, FLUSH, NEVER_NS, NO_ROOM, SHUT_DOWN, WAIT
 from batchcore.arrivals cimport (
     BURSTS, CLOSED, GAMMA, MAX_CLASSES, MAX_INSTANT_NS, MMPP, Mix, POISSON, Process, Source, TRACE, burst_size,
     mix_pick, nanoseconds, return_lag_ns, source_next_ns,
 )
+from batchcore.custom cimport ask, tell
 from batchcore.engine cimport Engine
 from batchcore.machine cimport (
-    Decision, Entry, Machine, machine_abandon, machine_clear, machine_complete, machine_decide, machine_flush,
+    Decision, Entry, Flight, Machine, machine_abandon, machine_clear, machine_complete, machine_decide, machine_flush,
     machine_reject, machine_submit,
 )
 from batchcore.queue cimport Node, Queue, queue_peek, queue_push, queue_remove
@@ -58,13 +59,12 @@ cdef struct Chunk:
     Chunk *next
     Ticket tickets[CHUNK]
 
-cdef struct Flight:
-    Node node           # place in `running`, key is the end; first, so that a Node is its Flight
+cdef struct Worker:
+    Node node           # place in `running`, key is the end; first, so that a Node is its Worker
+    Flight flight       # what the machine knows of its batch
     Entry *batch        # chain by `later`
-    int64_t at_ns       # of dispatch
-    int64_t size
-    int32_t worker
-    Flight *next        # valid in the list of idle ones
+    int32_t number
+    Worker *next        # valid in the list of idle ones
 
 cdef struct RequestRow:
     int64_t arrival_ns
@@ -132,9 +132,9 @@ cdef class Simulator:
     cdef bint stale                 # something has happened since the last decision
     cdef Decision decision
     cdef Queue future               # tickets that are planned, by time
-    cdef Queue running              # flights, by end
-    cdef Flight *flights            # one for each worker
-    cdef Flight *idle               # those that do not run
+    cdef Queue running              # workers, by end
+    cdef Worker *workers           # one for each
+    cdef Worker *idle              # those that do not run
     cdef Ticket *spare              # tickets that are free
     cdef Chunk *chunks              # all tickets
     cdef list kept                  # views of the arrays that sources and service look into
@@ -150,14 +150,14 @@ cdef class Simulator:
         cdef int64_t capacity = engine.machine.config.capacity
         if engine.machine.submitted:
             raise ValueError("the engine has been used; a run needs a fresh one")
-        self.flights = <Flight *>malloc(capacity * sizeof(Flight))
-        if self.flights == NULL:
+        self.workers = <Worker *>malloc(capacity * sizeof(Worker))
+        if self.workers == NULL:
             raise MemoryError
-        memset(self.flights, 0, capacity * sizeof(Flight))
+        memset(self.workers, 0, capacity * sizeof(Worker))
         for i in range(capacity - 1, -1, -1):
-            self.flights[i].worker = <int32_t>i
-            self.flights[i].next = self.idle
-            self.idle = &self.flights[i]
+            self.workers[i].number = <int32_t>i
+            self.workers[i].next = self.idle
+            self.idle = &self.workers[i]
         self.engine = engine
         self.machine = &engine.machine
         self.seed = seed
@@ -170,15 +170,15 @@ cdef class Simulator:
 
     def __dealloc__(self):
         cdef Chunk *chunk
-        cdef Flight *flight = <Flight *>queue_peek(&self.running)
+        cdef Worker *worker = <Worker *>queue_peek(&self.running)
         # After a run that was broken off the machine must forget what is about to be freed.
-        while flight != NULL:
-            machine_abandon(self.machine, self.now_ns, flight.size)
-            queue_remove(&self.running, &flight.node)
-            flight = <Flight *>queue_peek(&self.running)
+        while worker != NULL:
+            machine_abandon(self.machine, self.now_ns, &worker.flight)
+            queue_remove(&self.running, &worker.node)
+            worker = <Worker *>queue_peek(&self.running)
         if self.machine != NULL:
             machine_clear(self.machine, self.now_ns, SHUT_DOWN)
-        free(self.flights)
+        free(self.workers)
         while self.chunks != NULL:
             chunk = self.chunks
             self.chunks = chunk.next
@@ -399,78 +399,89 @@ cdef class Simulator:
             ticket.next = self.spare
             self.spare = ticket
 
-    cdef void decide(self) noexcept nogil:
-        cdef Entry *entry
+    cdef int decide(self) except -1 nogil:
+        cdef Worker *worker = self.idle
+        # With every worker busy there is no batch, so nobody looks at the flight.
+        machine_decide(self.machine, self.now_ns, &self.decision, NULL if worker == NULL else &worker.flight)
+        self.expire(self.decision.expired)
+        if self.decision.kind == DISPATCH:
+            self.dispatch(worker)
+        elif self.decision.kind == ASK:
+            self.decision.expired = NULL
+            with gil:
+                ask(self.engine.decider, self.machine, NULL, self.now_ns, &self.decision)
+            self.expire(self.decision.expired)
+        else:
+            self.stale = False
+            self.wake_at_ns = self.decision.wake_at_ns if self.decision.kind == WAIT else NEVER_NS
+        return 0
+
+    cdef void expire(self, Entry *entry) noexcept nogil:
         cdef Ticket *ticket
-        machine_decide(self.machine, self.now_ns, &self.decision)
-        entry = self.decision.expired
         while entry != NULL:
             ticket = <Ticket *>entry
             entry = entry.later
             self.end(ticket, EXPIRED)
-        if self.decision.kind == DISPATCH:
-            self.dispatch(self.decision.batch, self.decision.batch_size)
-        else:
-            self.stale = False
-            self.wake_at_ns = self.decision.wake_at_ns if self.decision.kind == WAIT else NEVER_NS
 
-    cdef void dispatch(self, Entry *batch, int64_t size) noexcept nogil:
-        """Put a batch on an idle worker."""
-        cdef Flight *flight = self.idle
+    cdef void dispatch(self, Worker *worker) noexcept nogil:
+        """Put the batch that was decided on an idle worker."""
+        cdef Entry *entry = self.decision.batch
         cdef BatchRow *row = &self.batch_rows[self.batch_count]
         cdef RequestRow *request
-        self.idle = flight.next
-        flight.batch = batch
-        flight.at_ns = self.now_ns
-        flight.size = size
+        self.idle = worker.next
+        worker.batch = entry
         row.at_ns = self.now_ns
-        row.size = size
-        row.service_ns = service_draw_ns(&self.service, self.now_ns, size)
-        row.worker = flight.worker
+        row.size = self.decision.batch_size
+        row.service_ns = service_draw_ns(&self.service, self.now_ns, row.size)
+        row.worker = worker.number
         row.reason = <int32_t>self.decision.reason
-        while batch != NULL:
-            request = &self.request_rows[(<Ticket *>batch).row]
+        while entry != NULL:
+            request = &self.request_rows[(<Ticket *>entry).row]
             request.dispatched_ns = self.now_ns
             request.batch_of = self.batch_count
-            batch = batch.later
-        flight.node.key = self.now_ns + row.service_ns
-        flight.node.seq = self.batch_count
-        queue_push(&self.running, &flight.node)
+            entry = entry.later
+        worker.node.key = self.now_ns + row.service_ns
+        worker.node.seq = self.batch_count
+        queue_push(&self.running, &worker.node)
         self.batch_count += 1
 
-    cdef void complete(self, Flight *flight) noexcept nogil:
-        cdef Entry *entry = flight.batch
+    cdef int complete(self, Worker *worker) except -1 nogil:
+        cdef Entry *entry = worker.batch
         cdef Ticket *ticket
-        queue_remove(&self.running, &flight.node)
-        machine_complete(self.machine, self.now_ns, flight.at_ns, flight.size, 0)
+        queue_remove(&self.running, &worker.node)
+        machine_complete(self.machine, self.now_ns, &worker.flight, 0)
+        if self.machine.config.policy == CUSTOM:
+            with gil:
+                tell(self.engine.decider, self.machine, &worker.flight)
         while entry != NULL:
             ticket = <Ticket *>entry
             entry = entry.later
             self.request_rows[ticket.row].finished_ns = self.now_ns
             self.end(ticket, COMPLETED)
-        flight.next = self.idle
-        self.idle = flight
+        worker.next = self.idle
+        self.idle = worker
         self.stale = True
+        return 0
 
     cdef bint advance(self, int64_t steps) except -1 nogil:
         """Let the next `steps` events happen; False where there are no more."""
-        cdef Flight *flight
+        cdef Worker *worker
         cdef Ticket *ticket
         cdef int64_t next_ns
         while steps > 0:
             steps -= 1
-            flight = <Flight *>queue_peek(&self.running)
+            worker = <Worker *>queue_peek(&self.running)
             ticket = <Ticket *>queue_peek(&self.future)
-            if flight != NULL and flight.node.key == self.now_ns:
-                self.complete(flight)
+            if worker != NULL and worker.node.key == self.now_ns:
+                self.complete(worker)
             elif ticket != NULL and ticket.entry.order.key == self.now_ns:
                 self.arrive(ticket)
             elif self.stale:
                 self.decide()
             else:
                 next_ns = self.wake_at_ns
-                if flight != NULL and flight.node.key < next_ns:
-                    next_ns = flight.node.key
+                if worker != NULL and worker.node.key < next_ns:
+                    next_ns = worker.node.key
                 if ticket != NULL and ticket.entry.order.key < next_ns:
                     next_ns = ticket.entry.order.key
                 if next_ns <= MAX_INSTANT_NS:

@@ -26,7 +26,7 @@ MAX_MS: Final = 1e10
 MAX_CONCURRENT_BATCHES: Final = 1024
 """Most batches, and so most worker threads, of one scheduler."""
 
-POLICIES: Final = ("immediate", "fixed")
+POLICIES: Final = ("adaptive", "immediate", "fixed")
 
 _T = TypeVar("_T")
 

@@ -1,0 +1,202 @@
+"""The default policy: no settings, only limits.
+
+Taking everything whenever a worker is free is within a per cent of the best there is for one worker and Poisson
+arrivals.  It is badly wrong in four situations, and this policy is that rule and a remedy for each:
+
+- callers that wait for answers before they ask again (`wait_for_returns`): taking the first one back alone leaves the
+  others a batch behind for ever;
+- bursts (`wait_for_more`): the first of a burst would leave alone;
+- several workers and a service time that hardly grows with size (`wait_for_turn`): they would bunch;
+- a model whose batches do not pay, or hurt (`choose_size`).
+
+No wait is longer in all than the time that merging saves the workers, S = l(n) + l(1) - l(n + 1): never more than one
+batch's overhead, which is the ski-rental bound.  Nothing waits that cannot gain, nor past `max_wait_ns` and
+`max_latency_ns`.
+
+Cost: about ten predictions a decision; a scan of BINS more when there is something to wait for.
+Source: the rules and figures of the simulation study in docs/policies.md.
+"""
+
+from libc.stdint cimport int64_t
+
+from batchcore._numeric cimport power
+from batchcore._types cimport FULL, GATHERED, IDLE_WORKER, NEVER_NS, SPACED, SPLIT, START_NS
+from batchcore.cost cimport Cost, cost_expect_ns, cost_known, cost_law_ns
+from batchcore.policy cimport Plan, View, largest_size, no_later
+from batchcore.traffic cimport (
+    BINS, Gaps, Traffic, bin_end_ns, bin_of, gaps_known, traffic_closed, traffic_population, traffic_rate,
+)
+
+cdef extern from *:
+    const double RETURNS_GAIN "0.02"    # of throughput: less is not worth a wait, and a longer wait may cost as much
+
+
+cdef inline int64_t choose_size(const View *view) noexcept nogil:
+    """The size that makes the mean latency of what is queued least; the largest unless another is 8 % better."""
+    cdef const Cost *cost = view.cost
+    cdef int64_t largest = largest_size(view)
+    cdef int64_t best = largest
+    cdef int64_t quickest = largest
+    cdef int64_t size = largest
+    cdef double rate = traffic_rate(view.traffic, view.now_ns) / <double>view.capacity
+    cdef double service = cost_expect_ns(cost, size)
+    cdef double speed = <double>size / service
+    cdef double most = 1.08 * speed
+    cdef double least = 0.92 * (<double>view.queued / (speed - rate) + service) if speed > rate else 1e300
+    cdef double time
+    while size > 1:
+        size = min(size * 4 // 5, size - 1)
+        service = cost_expect_ns(cost, size)
+        speed = <double>size / service
+        if speed > most:
+            most = speed
+            quickest = size
+        if speed > rate:
+            time = <double>view.queued / (speed - rate) + service
+            if time < least:
+                least = time
+                best = size
+    return best if least < 1e300 else quickest
+
+
+cdef inline int64_t wait_for_returns(const View *view, int64_t longest_ns) noexcept nogil:
+    """How long to wait for callers that are about to come back, so that most requests are answered a second."""
+    cdef const Gaps *returns = &view.traffic.returns
+    cdef int64_t missing = traffic_population(view.traffic) - view.queued - view.running
+    cdef int64_t since_ns = view.now_ns - view.traffic.completed_at_ns
+    cdef int first = bin_of(since_ns)
+    cdef int last = first
+    cdef double rates[BINS]     # answers a nanosecond if the wait ends with a bin
+    cdef double now = <double>view.queued / cost_expect_ns(view.cost, view.queued)
+    cdef double most = now
+    cdef double tail = 0.0      # weight of the returns still to be expected,
+    cdef double come = 0.0      # and of those that would come in the wait
+    cdef double spent = 0.0     # expected length of the wait: it ends the moment that all are back
+    cdef double before = 0.0
+    cdef double after, size
+    cdef int64_t from_ns = 0
+    cdef int64_t end_ns
+    cdef int i
+    if missing <= 0 or not gaps_known(returns):
+        return 0
+    for i in range(first, BINS):
+        tail += returns.weights[i]
+    if tail <= 0.0:
+        return 0
+    for i in range(first, BINS):
+        end_ns = bin_end_ns(i) - since_ns
+        if end_ns > longest_ns:
+            break
+        come += returns.weights[i]
+        after = power(come / tail, missing)
+        spent += (1.0 - 0.5 * (before + after)) * <double>(end_ns - from_ns)
+        before = after
+        from_ns = end_ns
+        size = min(<double>view.queued + <double>missing * come / tail, <double>view.max_batch_size)
+        rates[i] = size / (spent + cost_expect_ns(view.cost, <int64_t>(size + 0.5)))
+        most = max(most, rates[i])
+        last = i + 1
+    if most < (1.0 + RETURNS_GAIN) * now:
+        return 0
+    for i in range(last - 1, first - 1, -1):
+        if rates[i] >= (1.0 - RETURNS_GAIN) * most:
+            return bin_end_ns(i) - since_ns
+    return 0
+
+
+cdef inline int64_t wait_for_more(const View *view, int64_t longest_ns) noexcept nogil:
+    """How long to wait for the next request, if one is about to come: one step ahead on the gaps that were seen.
+
+    For Poisson arrivals no wait ever gains, since the time until the next one is the same at any moment.
+    """
+    cdef const Gaps *gaps = &view.traffic.gaps[<int>view.moment]
+    cdef double queued = <double>view.queued
+    cdef double service = cost_expect_ns(view.cost, view.queued)
+    cdef double grown = cost_expect_ns(view.cost, view.queued + 1)
+    cdef double merged = cost_expect_ns(view.cost, 1) - grown     # saved by not running the next one on its own
+    cdef double each = grown - service
+    cdef double behind = max(traffic_rate(view.traffic, view.now_ns) * service - 1.0, 0.0)   # others who wait for us
+    cdef double missed = 1.0    # chance that the next one has not come yet
+    cdef double gain = 0.0
+    cdef double best = 0.02 * (service + merged)
+    cdef double share, gap, value
+    cdef int64_t best_ns = 0
+    cdef int64_t gap_ns
+    cdef int i
+    if not gaps_known(gaps):
+        return 0
+    for i in range(BINS):
+        gap_ns = bin_end_ns(i)
+        if gap_ns > longest_ns:
+            break
+        if gaps.weights[i] == 0.0:
+            continue
+        gap = <double>gap_ns
+        share = gaps.weights[i] / gaps.total
+        gain += share * (
+            max(service - gap, 0.0) + merged + each * behind - queued * (gap + each) - behind * gap)
+        missed -= share
+        value = gain - missed * (queued + behind) * gap
+        if value > best:
+            best = value
+            best_ns = gap_ns
+    return best_ns
+
+
+cdef inline int64_t wait_for_turn(const View *view) noexcept nogil:
+    """How long to wait so that workers start evenly spaced, where batches take much the same time whatever their size.
+
+    Not while the workers that are free are enough for all that come during a batch.
+    """
+    cdef double workers = <double>view.capacity
+    cdef double service = cost_expect_ns(view.cost, largest_size(view))
+    cdef double rate = traffic_rate(view.traffic, view.now_ns)
+    cdef double likely = max(<double>view.queued, rate * service / workers)
+    if view.dispatched_at_ns == START_NS or rate * service <= <double>(view.capacity - view.in_flight):
+        return 0
+    if view.cost.intercept < 0.6 * cost_law_ns(view.cost, min(likely, <double>view.max_batch_size)):
+        return 0
+    return view.dispatched_at_ns + <int64_t>(service / workers) - view.now_ns
+
+
+cdef inline Plan plan_adaptive(const View *view) noexcept nogil:
+    cdef int64_t largest = largest_size(view)
+    cdef Plan plan = Plan(until_ns=view.now_ns, size=largest, reason=IDLE_WORKER)
+    cdef int64_t longest_ns, wait_ns
+    cdef double saved
+    if view.waits_since_ns < view.now_ns:
+        plan.reason = GATHERED
+    if cost_known(view.cost):
+        plan.size = choose_size(view)
+        if plan.size < largest:
+            plan.reason = SPLIT
+            return plan
+    if largest == view.max_batch_size:
+        plan.reason = FULL
+        return plan
+    if not cost_known(view.cost):
+        return plan
+    plan.until_ns = NEVER_NS
+    plan = no_later(view, plan, view.queued + 1)
+    if plan.until_ns <= view.now_ns:
+        return plan
+    if view.capacity > 1:
+        wait_ns = wait_for_turn(view)
+        if wait_ns > 0 and view.now_ns + wait_ns < plan.until_ns:
+            return Plan(until_ns=view.now_ns + wait_ns, size=largest, reason=SPACED)
+    else:
+        saved = cost_expect_ns(view.cost, largest) + cost_expect_ns(view.cost, 1) - cost_expect_ns(
+            view.cost, largest + 1)
+        longest_ns = <int64_t>saved - (view.now_ns - view.waits_since_ns)
+        wait_ns = 0
+        if longest_ns > 0:
+            if traffic_closed(view.traffic):
+                wait_ns = wait_for_returns(view, longest_ns)
+            else:
+                wait_ns = wait_for_more(view, longest_ns)
+        if wait_ns > 0 and view.now_ns + wait_ns < plan.until_ns:
+            return Plan(until_ns=view.now_ns + wait_ns, size=largest, reason=GATHERED)
+    if wait_ns <= 0:
+        return Plan(
+            until_ns=view.now_ns, size=largest, reason=GATHERED if view.waits_since_ns < view.now_ns else IDLE_WORKER)
+    return plan

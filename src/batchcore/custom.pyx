@@ -1,0 +1,230 @@
+"""A policy of the user's own: what it is shown, what it may answer, and how it is asked.
+
+The machine never calls Python.  Where such a policy is in force it says ASK, and whoever drives it asks here, outside
+the lock, and gives the answer back.  What happens meanwhile is not lost: a wait that was decided before the latest event
+is void, and a batch is cut to what is queued.
+"""
+
+from libc.stdint cimport int64_t
+from libc.stdlib cimport free, malloc
+
+from batchcore import records
+
+from batchcore._lock cimport Lock, lock, unlock
+from batchcore._types cimport NEVER_NS
+from batchcore.cost cimport cost_known, cost_predict_ns
+from batchcore.machine cimport (
+    Decision, Entry, Flight, Machine, machine_answer, machine_give_up, machine_ready, machine_tell,
+)
+from batchcore.queue cimport Node, queue_peek, queue_put_back, queue_remove
+from batchcore.traffic cimport traffic_rate
+
+cdef object instant_of(int64_t instant_ns):
+    return None if instant_ns == NEVER_NS else instant_ns
+
+
+cdef inline void lock_if(Lock *mutex) noexcept:
+    if mutex != NULL:
+        lock(mutex)
+
+
+cdef inline void unlock_if(Lock *mutex) noexcept:
+    if mutex != NULL:
+        unlock(mutex)
+
+
+cdef class View:
+    """What a policy may know when it is asked: a snapshot, valid only inside the call.
+
+    Attributes
+    ----------
+    now_ns : int
+        The time.
+    queued, running : int
+        Requests that wait, at least 1, and that are being computed.
+    in_flight, capacity : int
+        Batches being computed, and that may be at once; there is at least one more of these.
+    max_batch_size : int
+        Most requests in a batch.
+    max_wait_ns, max_latency_ns : int or None
+        Limits as configured; keeping them is up to the policy.
+    oldest_arrival_ns, newest_arrival_ns : int
+        Of the requests that wait.
+    earliest_deadline_ns : int or None
+        Of the requests that wait.
+    last_completion_ns : int or None
+        When a batch last ended; None before the first.
+    arrivals_per_second : float
+        Recent rate of requests, an exponential average over 300 ms.
+    """
+
+    def predict_ns(self, n):
+        """Return the learned service time of a batch of `n`, ns; None before the first completion."""
+        if n < 1:
+            raise ValueError(f"n is {n}; it must be at least 1")
+        self.valid()
+        if not cost_known(&self.machine.cost):
+            return None
+        return cost_predict_ns(&self.machine.cost, n)
+
+    def deadlines(self, n):
+        """Return the deadlines, or None, of the `n` soonest requests in their order of service.  O(n)."""
+        return self.soonest(n, True)
+
+    def arrivals(self, n):
+        """Return the arrival instants of the `n` soonest requests in their order of service.  O(n)."""
+        return self.soonest(n, False)
+
+    def busy_until_ns(self):
+        """Return when the batches in flight are expected to end, soonest first; now for those that are overdue."""
+        cdef const Flight *flight
+        cdef int64_t count = 0
+        cdef int64_t *ends = <int64_t *>malloc((self.in_flight + 1) * sizeof(int64_t))
+        if ends == NULL:
+            raise MemoryError
+        try:
+            self.valid()
+            lock_if(self.mutex)
+            flight = self.machine.first_flight
+            while flight != NULL and count < self.in_flight:
+                ends[count] = max(flight.dispatched_at_ns + flight.expected_ns, self.now_ns)
+                count += 1
+                flight = flight.later
+            unlock_if(self.mutex)
+            return sorted([ends[i] for i in range(count)])
+        finally:
+            free(ends)
+
+    @property
+    def max_wait_ns(self):
+        return instant_of(self.max_wait)
+
+    @property
+    def max_latency_ns(self):
+        return instant_of(self.max_latency)
+
+    @property
+    def earliest_deadline_ns(self):
+        return instant_of(self.earliest_deadline)
+
+    @property
+    def last_completion_ns(self):
+        return instant_of(self.last_completion)
+
+    cdef list soonest(self, object n, bint deadlines):
+        cdef int64_t most = max(min(n, <object>self.queued), 0)
+        cdef int64_t count = 0
+        cdef int64_t i
+        cdef Entry *entry
+        cdef Node *node
+        cdef Node **nodes = <Node **>malloc((most + 1) * (sizeof(Node *) + sizeof(int64_t)))
+        cdef int64_t *found = <int64_t *>(nodes + most + 1)
+        if nodes == NULL:
+            raise MemoryError
+        try:
+            self.valid()
+            lock_if(self.mutex)
+            node = queue_peek(&self.machine.order)
+            while node != NULL and count < most:
+                queue_remove(&self.machine.order, node)
+                nodes[count] = node
+                entry = <Entry *>node
+                found[count] = entry.deadline_ns if deadlines else entry.arrival_ns
+                count += 1
+                node = queue_peek(&self.machine.order)
+            for i in range(count - 1, -1, -1):
+                queue_put_back(&self.machine.order, nodes[i])
+            unlock_if(self.mutex)
+            return [instant_of(found[i]) for i in range(count)]
+        finally:
+            free(nodes)
+
+    cdef void fill(self) noexcept:
+        """Copy what the machine says now; nothing here may run Python code."""
+        cdef const Machine *machine = self.machine
+        cdef Node *expiry = queue_peek(&machine.expiry)
+        self.changes = machine.changes
+        self.now_ns = machine.now_ns
+        self.queued = machine.queued
+        self.running = machine.running
+        self.in_flight = machine.in_flight
+        self.capacity = machine.config.capacity
+        self.max_batch_size = machine.config.max_batch_size
+        self.max_wait = machine.config.max_wait_ns
+        self.max_latency = machine.config.max_latency_ns
+        self.oldest_arrival_ns = machine.oldest.arrival_ns
+        self.newest_arrival_ns = machine.newest.arrival_ns
+        self.earliest_deadline = NEVER_NS if expiry == NULL else expiry.key
+        self.last_completion = machine.progress_at_ns
+        self.arrivals_per_second = traffic_rate(&machine.traffic, machine.now_ns) * 1e9
+
+    cdef int valid(self) except -1:
+        if self.machine == NULL:
+            raise RuntimeError("a View is valid only inside the call that it was made for; copy what you need later")
+        return 0
+
+
+cdef object decider_of(object policy):
+    """What to call: `policy.decide`, or `policy` itself."""
+    decide = getattr(policy, "decide", None)
+    if callable(decide) and not isinstance(policy, type):
+        return decide
+    if callable(policy) and not isinstance(policy, type):
+        return policy
+    raise ValueError(
+        f"policy is {policy!r}; it must be 'adaptive', 'immediate', 'fixed', or a policy of your own: an object with a "
+        "method decide(view), or a function of a view")
+
+
+cdef int ask(object decider, Machine *machine, Lock *mutex, int64_t now_ns, Decision *decision) except -1:
+    """Ask the user's policy and tell the machine; `decision.expired` gets the chain of those it gave up.
+
+    Raises what the policy raises, and TypeError or ValueError for an answer that is none.
+    """
+    cdef View view = View.__new__(View)
+    cdef int64_t until_ns, size
+    view.machine = machine
+    view.mutex = mutex
+    lock_if(mutex)
+    machine_tell(machine, now_ns)
+    if machine_ready(machine):
+        view.fill()
+    unlock_if(mutex)
+    if view.queued == 0:
+        return 0
+    try:
+        answer = decider(view)
+    finally:
+        view.machine = NULL
+    if isinstance(answer, records.Wait):
+        size = 0
+        until_ns = NEVER_NS if answer.until_ns is None else answer.until_ns
+        if until_ns <= view.now_ns:
+            raise ValueError(f"the policy answered {answer!r} at {view.now_ns}; it must name a later instant")
+    elif isinstance(answer, records.Drop):
+        if answer.count < 1:
+            raise ValueError(f"the policy answered {answer!r}; it must drop at least 1 request")
+        lock_if(mutex)
+        machine_give_up(machine, now_ns, answer.count, decision)
+        unlock_if(mutex)
+        return 0
+    elif isinstance(answer, int) and not isinstance(answer, bool):
+        if answer < 1:
+            raise ValueError(f"the policy answered {answer}; it must dispatch at least 1 request, or Wait")
+        size = min(answer, <object>view.max_batch_size)
+        until_ns = view.now_ns
+    else:
+        raise TypeError(f"the policy answered {answer!r}; it must be a number of requests, a Wait or a Drop")
+    lock_if(mutex)
+    machine_answer(machine, view.changes, until_ns, size)
+    unlock_if(mutex)
+    return 0
+
+
+cdef int tell(object decider, const Machine *machine, const Flight *flight) except -1:
+    """Tell the user's policy, if it has a method `completed`, of a batch that has ended."""
+    if decider is not None:
+        completed = getattr(getattr(decider, "__self__", None), "completed", None)
+        if completed is not None:
+            completed(machine.progress_at_ns, flight.size, machine.progress_at_ns - flight.dispatched_at_ns)
+    return 0
