@@ -46,6 +46,7 @@ def example() -> Findings:
         share=0.99,
         unit="requests/s",
         present=420.0,
+        limit=1010.0,
         load=tuple(map(_curve, LABELS, bases, capacities)),
         optimum=Optimum("offline optimum", LOADS, tuple(min(1.0, 1200 / load) for load in LOADS)),
         latencies=tuple(

@@ -81,7 +81,7 @@ class Findings:
     """All that is to be said.  In every sequence of curves the recommended setting comes first.
 
     `goal_ms` and `share` are the goal: that share of the requests answered within so many milliseconds.  Load counts in
-    `unit`; the reader asked about `present`.
+    `unit`; the reader asked about `present`, and no schedule can hold more than `limit` (None: unknown).
     """
 
     title: str
@@ -95,6 +95,7 @@ class Findings:
     share: float
     unit: str
     present: float
+    limit: float | None
     load: tuple[LoadCurve, ...]
     optimum: Optimum | None
     latencies: tuple[Latencies, ...]

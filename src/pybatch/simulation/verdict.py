@@ -67,6 +67,7 @@ def findings(
         share=task.goal.share,
         unit=unit,
         present=task.load.present,
+        limit=limit * task.load.present if limit else None,
         load=load,
         optimum=optimum,
         latencies=tuple(_latencies(name, result) for name, result in results.items()),
@@ -167,23 +168,29 @@ def _explanation(tuned: Tuned) -> Iterator[str]:
 
 
 def _comparison(task: Task, best: Trial, other: Trial) -> str:
-    """Return how `best` differs from `other`, in as few words as are true."""
-    words = []
-    if task.load.unit != "requests/s" and other.summary.per_second and best.summary.per_second:
-        ratio = best.summary.per_second / other.summary.per_second
-        if abs(ratio - 1.0) > SAME_LOAD:
-            words.append(f"{_change(ratio)} answers a second")
-    if not other.largest:
-        words.append("that one keeps the goal at no load" if best.largest else "neither keeps the goal at any load")
-    elif abs(best.largest / other.largest - 1.0) > SAME_LOAD:
-        words.append(f"{_change(best.largest / other.largest)} load within the goal")
-    for share, mine, theirs in (
-        ("99 %", best.summary.p99_ms, other.summary.p99_ms),
-        ("half", best.summary.p50_ms, other.summary.p50_ms),
-    ):
-        if mine and theirs and abs(mine / theirs - 1.0) > SAME_LATENCY:
-            words.append(f"{share} within {_ms(mine)} instead of {_capped(theirs, 20.0 * task.goal.ms)}")
-    return ", ".join(words) if words else "no difference that matters here"
+    """Return how `best` differs from `other`, in as few words as are true: first what is better, then what is worse."""
+    better: list[str] = []
+    worse: list[str] = []
+
+    def compare(ratio: float, same: float, words: str) -> None:
+        if abs(ratio - 1.0) > same:
+            (better if ratio > 1.0 else worse).append(words)
+
+    mine, theirs = best.summary, other.summary
+    if task.workload.closed and mine.per_second and theirs.per_second:
+        ratio = mine.per_second / theirs.per_second
+        compare(ratio, SAME_LOAD, f"{_change(ratio)} answers a second")
+    if other.largest:
+        ratio = best.largest / other.largest
+        compare(ratio, SAME_LOAD, f"{_change(ratio)} load within the goal")
+    elif best.largest:
+        better.append("the goal, which that one keeps at no load")
+    for share, quick, slow in (("99 %", mine.p99_ms, theirs.p99_ms), ("half", mine.p50_ms, theirs.p50_ms)):
+        if quick and slow:
+            compare(
+                slow / quick, SAME_LATENCY, f"{share} within {_ms(quick)}, not {_capped(slow, 20.0 * task.goal.ms)}"
+            )
+    return "; but ".join(filter(None, ("; ".join(better), "; ".join(worse)))) or "no difference that matters here"
 
 
 def _change(ratio: float) -> str:
