@@ -5,6 +5,8 @@ the lock, and gives the answer back.  What happens meanwhile is not lost: a wait
 is void, and a batch is cut to what is queued.
 """
 
+import cython
+
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
@@ -33,6 +35,7 @@ cdef inline void unlock_if(Lock *mutex) noexcept:
         unlock(mutex)
 
 
+@cython.final
 cdef class View:
     """What a policy may know when it is asked: a snapshot, valid only inside the call.
 

@@ -30,7 +30,7 @@ cdef struct Outlook:
     int64_t queued
     int64_t now_ns
     int64_t size_limit          # largest batch wanted
-    bint alone                  # there is one worker
+    bint mixed                  # their timeouts differ by more than a quarter, and there is one worker
     double lost                 # decayed counts of requests given up
     double kept                 # and of those taken
     const Cost *cost
@@ -151,7 +151,7 @@ cdef inline Choice choose(const Outlook *outlook) noexcept nogil:
     if best.skip == 0:
         return best
     first = choose_first(outlook, single_ns)
-    if best.size == 0 or first.size == 0 or not outlook.alone or outlook.queued > outlook.seen:
+    if best.size == 0 or not outlook.mixed:
         return first if best.size == 0 else best
     least = losses(outlook, &best, single_ns)
     loss = losses(outlook, &first, single_ns)

@@ -322,6 +322,9 @@ cdef inline void machine_look(Machine *machine, Departure *departure, int64_t wa
     cdef int64_t deadlines[LOOK]
     cdef int64_t single_ns = careful_ns(&machine.cost, 1)
     cdef Node *node = queue_peek(&machine.order)
+    cdef int64_t shortest_ns = NEVER_NS
+    cdef int64_t longest_ns = 0
+    cdef int64_t timeout_ns
     cdef bint last = machine.config.capacity - machine.in_flight == 1
     cdef Outlook outlook
     cdef Choice choice
@@ -331,18 +334,23 @@ cdef inline void machine_look(Machine *machine, Departure *departure, int64_t wa
         queue_remove(&machine.order, node)
         entries[outlook.seen] = <Entry *>node
         deadlines[outlook.seen] = entries[outlook.seen].deadline_ns
+        timeout_ns = NEVER_NS
+        if entries[outlook.seen].deadline_ns != NEVER_NS:
+            timeout_ns = entries[outlook.seen].deadline_ns - entries[outlook.seen].arrival_ns
+        shortest_ns = min(shortest_ns, timeout_ns)
+        longest_ns = max(longest_ns, timeout_ns)
         outlook.seen += 1
         node = queue_peek(&machine.order)
     for i in range(outlook.seen - 1, -1, -1):
         queue_put_back(&machine.order, &entries[i].order)
     outlook.deadlines = deadlines
+    outlook.mixed = machine.config.capacity == 1 and longest_ns - shortest_ns > shortest_ns // 4
     outlook.queued = machine.queued
     outlook.now_ns = machine.now_ns
     outlook.size_limit = machine.config.max_batch_size if wanted >= machine.queued else wanted
     outlook.lost = machine.lost
     outlook.kept = machine.kept
     outlook.cost = &machine.cost
-    outlook.alone = machine.config.capacity == 1
     choice = choose(&outlook)
     departure.until_ns = machine.now_ns
     departure.skip = choice.skip

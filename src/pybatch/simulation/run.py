@@ -228,7 +228,7 @@ def simulate(
     workload: Workload,
     service: Service,
     *,
-    policy: Any = "immediate",
+    policy: Any = "adaptive",
     max_batch_size: int = 32,
     max_wait_ms: float | None = None,
     max_latency_ms: float | None = None,
