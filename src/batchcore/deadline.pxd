@@ -56,25 +56,29 @@ cdef inline int64_t largest_within(const Cost *cost, int64_t slack_ns, int64_t l
     return low
 
 
-cdef inline int64_t needed_size(
-    const Cost *cost, int64_t limit, int64_t workers, double rate, int64_t slack_ns,
+cdef inline int64_t staggered_size(
+    const Cost *cost, int64_t limit, int64_t workers, int64_t timeout_ns,
 ) noexcept nogil:
-    """The size from which batches of it, on all workers, keep up with a fifth more than comes; or what fits the slack.
+    """The largest batch that bears its own service time and the wait for one of so many staggered workers."""
+    return max(largest_within(cost, timeout_ns * workers // (workers + 1), limit), <int64_t>1)
+
+
+cdef inline int64_t needed_size(const Cost *cost, int64_t limit, int64_t workers, double rate) noexcept nogil:
+    """The size up to `limit` from which batches of it, on all workers, keep up with a fifth more than comes.
 
     A smaller batch is worth deferring (Symphony, 2023) while its deadlines allow, and only then: where small batches are
     enough, deferral costs latency and gains nothing.  Takes efficiency to grow with size.
     """
     cdef double wanted = 1.2 * rate / <double>workers
-    cdef int64_t high = max(largest_within(cost, slack_ns * workers // (workers + 1), limit), <int64_t>1)
     cdef int64_t low = 0
     cdef int64_t middle
-    while low + 1 < high:
-        middle = (low + high) // 2
+    while low + 1 < limit:
+        middle = (low + limit) // 2
         if <double>middle >= wanted * cost_expect_ns(cost, middle):
-            high = middle
+            limit = middle
         else:
             low = middle
-    return high
+    return limit
 
 
 cdef inline Choice choose_suffix(const Outlook *outlook, int64_t now_ns, int64_t skip) noexcept nogil:

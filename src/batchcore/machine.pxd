@@ -24,7 +24,7 @@ from batchcore._types cimport (
 )
 from batchcore.adaptive cimport plan_adaptive
 from batchcore.cost cimport Cost, cost_expect_ns, cost_known, cost_learn, cost_predict_ns
-from batchcore.deadline cimport Choice, LOOK, Outlook, careful_ns, choose, needed_size
+from batchcore.deadline cimport Choice, LOOK, Outlook, careful_ns, choose, needed_size, staggered_size
 from batchcore.histogram cimport Histogram, histogram_add
 from batchcore.policy cimport Plan, View, WAKE_MARGIN_NS, plan_fixed, plan_immediate
 from batchcore.queue cimport Node, Queue, queue_peek, queue_push, queue_put_back, queue_remove
@@ -348,6 +348,9 @@ cdef inline void machine_look(Machine *machine, Departure *departure, int64_t wa
     outlook.queued = machine.queued
     outlook.now_ns = machine.now_ns
     outlook.size_limit = machine.config.max_batch_size if wanted >= machine.queued else wanted
+    if machine.config.capacity > 1:
+        outlook.size_limit = staggered_size(
+            &machine.cost, outlook.size_limit, machine.config.capacity, shortest_ns)
     outlook.lost = machine.lost
     outlook.kept = machine.kept
     outlook.cost = &machine.cost
@@ -394,9 +397,11 @@ cdef inline Departure machine_departure(Machine *machine) noexcept nogil:
         &machine.cost, min(machine.queued + 1, machine.config.max_batch_size))
     if plan.until_ns <= machine.now_ns and machine.config.capacity > 1 and not machine_lets_go(machine):
         if wanted < needed_size(
-            &machine.cost, machine.config.max_batch_size, machine.config.capacity,
-            traffic_rate(&machine.traffic, machine.now_ns),
-            expiry.key - machine.oldest.arrival_ns):
+            &machine.cost,
+            staggered_size(
+                &machine.cost, machine.config.max_batch_size, machine.config.capacity,
+                expiry.key - of_expiry(expiry).arrival_ns),
+            machine.config.capacity, traffic_rate(&machine.traffic, machine.now_ns)):
             departure.until_ns = max(latest_ns, machine.now_ns)
             departure.reason = DEADLINE
     elif latest_ns < departure.until_ns:
