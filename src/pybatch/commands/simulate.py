@@ -30,8 +30,14 @@ if TYPE_CHECKING:
 __all__ = ["add"]
 
 POLICIES = ("adaptive", "immediate", "fixed")
-UNITS = {"mean_ms": ("ms", 1.0), "good": ("% in time", 100.0), "per_second": ("answers/s", 1.0)}
-WIDE = 140
+MEASURES = {
+    "mean_ms": ("mean latency, ms", 1.0, -1.0),
+    "per_second": ("answers a second", 1.0, 1.0),
+    "good": ("answered in time, %", 100.0, 1.0),
+}
+"""How a scenario's figure is shown, by what factor, and whether more of it is better."""
+
+WIDE = 160
 
 
 def add(commands: Commands) -> None:
@@ -89,7 +95,7 @@ Needs: pip install 'batchcore[tune]'""",
     option("--seed", number(int, 0, 2**32 - 1), 0, "N", "of all that is random")
     group.add_argument("--suite", action="store_true", help="run the whole suite of scenarios instead of one")
     group.add_argument("--only", metavar="TEXT", help="with --suite: those whose name contains it")
-    option("--seeds", number(int, 1, 1000), 1, "N", "with --suite: runs of each scenario, and the spread of them")
+    option("--seeds", number(int, 1, 1000), 3, "N", "with --suite: runs of each scenario, and the spread of them")
     group.add_argument("--json", action="store_true", help="print one JSON object, units in its keys, not tables")
     parser.set_defaults(run=partial(_run, parser))
 
@@ -249,22 +255,32 @@ def _show_suite(found: Sequence[tuple[Scenario, Sequence[Outcome], tuple[str, fl
     if not console.is_terminal:
         console.width = WIDE
     ours = ("immediate", "adaptive", "adaptive + timeout")
-    names = [outcome.contender for outcome in found[0][1]]
     wide = console.width >= WIDE
-    shown = names if wide else ours
-    table = Table("scenario", "", *shown, *(() if wide else ("best other",)), "limit", box=None, pad_edge=False)
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for scenario, outcomes, limit in found:
-        unit, factor = UNITS[scenario.measure]
-        by_name = {outcome.contender: outcome for outcome in outcomes}
-        best = max(outcome.mean * _sign(scenario) for outcome in outcomes)
-        cells = [_cell(by_name[name], factor, best * _sign(scenario)) for name in shown]
-        if not wide:
-            others = [outcome for outcome in outcomes if outcome.contender not in ours]
-            other = max(others, key=lambda outcome: outcome.mean * _sign(scenario))
-            cells.append(f"{_cell(other, factor, best * _sign(scenario))} {other.contender}")
-        table.add_row(scenario.name, unit, *cells, "" if limit is None else f"{_short(factor * limit[1])} {limit[0]}")
+    shown = [outcome.contender for outcome in found[0][1]] if wide else ours
+    several = len(found[0][1][0].summaries) > 1
+    table = Table(box=None, pad_edge=False, collapse_padding=not wide)
+    table.add_column("scenario", no_wrap=True)
+    headers = [name.replace(" ", "\n", 1) for name in shown]
+    for header in (*headers, *(() if wide else ("best\nother",)), "limit", *(("±\nadaptive",) if several else ())):
+        table.add_column(header, justify="right", no_wrap=True)
+    for measure, (unit, factor, sign) in MEASURES.items():
+        rows = [row for row in found if row[0].measure == measure]
+        if rows:
+            table.add_row(f"[bold]{unit}[/bold]")
+        for scenario, outcomes, limit in rows:
+            by_name = {outcome.contender: outcome for outcome in outcomes}
+            best = sign * max(sign * outcome.mean for outcome in outcomes)
+            cells = [_cell(by_name[name], factor, best) for name in shown]
+            if not wide:
+                others = [outcome for outcome in outcomes if outcome.contender not in ours]
+                other = max(others, key=lambda outcome: sign * outcome.mean)
+                cells.append(f"{_cell(other, factor, best)} {other.contender}")
+            cells.append("" if limit is None else _short(factor * limit[1]) + (f" {limit[0]}" if wide else ""))
+            if several:
+                spreads = [by_name[name].spread / 2 for name in ours[1:]]
+                cells.append(_short(factor * max(spreads)))
+            table.add_row(f"  {scenario.name}", *cells)
+        table.add_section()
     console.print(table)
     console.print(
         "\nBold: the best, and what is within 1 % of it. Limits: optimum, what one can expect of the best policy\n"
@@ -273,14 +289,8 @@ def _show_suite(found: Sequence[tuple[Scenario, Sequence[Outcome], tuple[str, fl
     )
 
 
-def _sign(scenario: Scenario) -> float:
-    return -1.0 if scenario.measure == "mean_ms" else 1.0
-
-
 def _cell(outcome: Outcome, factor: float, best: float) -> str:
     text = _short(factor * outcome.mean)
-    if len(outcome.summaries) > 1:
-        text += f"±{_short(factor * outcome.spread / 2)}"
     return f"[bold]{text}[/bold]" if abs(outcome.mean - best) <= 0.01 * abs(best) else text
 
 
