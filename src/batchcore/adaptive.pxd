@@ -24,11 +24,12 @@ from batchcore._types cimport FULL, GATHERED, IDLE_WORKER, NEVER_NS, SPACED, SPL
 from batchcore.cost cimport Cost, cost_expect_ns, cost_known, cost_law_ns
 from batchcore.policy cimport Plan, View, largest_size, no_later
 from batchcore.traffic cimport (
-    BINS, Gaps, Traffic, bin_end_ns, bin_of, gaps_known, traffic_closed, traffic_population, traffic_rate,
+    BINS, Gaps, Traffic, bin_end_ns, bin_of, gaps_known, traffic_closed, traffic_callers, traffic_rate,
 )
 
 cdef extern from *:
-    const double RETURNS_GAIN "0.02"    # of throughput: less is not worth a wait, and a longer wait may cost as much
+    const double PATIENCE "0.035"   # share of throughput that waiting for the last callers may cost: those left behind
+                                    # pay a whole batch
 
 
 cdef inline int64_t choose_size(const View *view) noexcept nogil:
@@ -62,7 +63,7 @@ cdef inline int64_t choose_size(const View *view) noexcept nogil:
 cdef inline int64_t wait_for_returns(const View *view, int64_t longest_ns) noexcept nogil:
     """How long to wait for callers that are about to come back, so that most requests are answered a second."""
     cdef const Gaps *returns = &view.traffic.returns
-    cdef int64_t missing = traffic_population(view.traffic) - view.queued - view.running
+    cdef int64_t missing = traffic_callers(view.traffic) - view.queued - view.running
     cdef int64_t since_ns = view.now_ns - view.traffic.completed_at_ns
     cdef int first = bin_of(since_ns)
     cdef int last = first
@@ -96,10 +97,10 @@ cdef inline int64_t wait_for_returns(const View *view, int64_t longest_ns) noexc
         rates[i] = size / (spent + cost_expect_ns(view.cost, <int64_t>(size + 0.5)))
         most = max(most, rates[i])
         last = i + 1
-    if most < (1.0 + RETURNS_GAIN) * now:
+    if most <= now:
         return 0
     for i in range(last - 1, first - 1, -1):
-        if rates[i] >= (1.0 - RETURNS_GAIN) * most:
+        if rates[i] >= (1.0 - PATIENCE) * most:
             return bin_end_ns(i) - since_ns
     return 0
 
@@ -146,13 +147,13 @@ cdef inline int64_t wait_for_more(const View *view, int64_t longest_ns) noexcept
 cdef inline int64_t wait_for_turn(const View *view) noexcept nogil:
     """How long to wait so that workers start evenly spaced, where batches take much the same time whatever their size.
 
-    Not while the workers that are free are enough for all that come during a batch.
+    Not where there are as many workers as requests during a batch.
     """
     cdef double workers = <double>view.capacity
     cdef double service = cost_expect_ns(view.cost, largest_size(view))
     cdef double rate = traffic_rate(view.traffic, view.now_ns)
     cdef double likely = max(<double>view.queued, rate * service / workers)
-    if view.dispatched_at_ns == START_NS or rate * service <= <double>(view.capacity - view.in_flight):
+    if view.dispatched_at_ns == START_NS or rate * service <= workers:
         return 0
     if view.cost.intercept < 0.6 * cost_law_ns(view.cost, min(likely, <double>view.max_batch_size)):
         return 0

@@ -16,6 +16,7 @@ cdef class Batch:
     cdef bint left                      # the machine knows that it is done
     cdef Flight flight                  # in the machine's list from dispatch until it is left
     cdef readonly object fn             # what to run
+    cdef readonly object server         # who took it, if `take` was told
     cpdef list take_items(self)
 
 
@@ -30,7 +31,7 @@ cdef class Dispatcher(Owner):
     cdef Lock lock                      # guards the machine and the fields below
     cdef int64_t armed_ns               # a timer is set for this instant; NEVER_NS: none
     cdef bint coming                    # somebody is about to decide
-    cdef set running                    # batches in flight
+    cdef readonly set running           # batches in flight
     cdef Batch spare                    # made before it is known whether there is a batch
     cdef FanOut fan_out
     cdef object room                    # deque of callables, one for each who waits for room in the queue
@@ -40,7 +41,7 @@ cdef class Dispatcher(Owner):
     cdef BaseFuture offer(self, object fn, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority)
     cdef BaseFuture submit_blocking(self, object fn, object item, int64_t deadline_ns, int32_t priority)
     cdef bint due(self) noexcept
-    cdef int call_server(self) except -1
+    cdef int call_server(self, object signal=*) except -1
     cdef void settle(self, Parker parker) noexcept
     cpdef int hand_over(self) except -1
     cdef int admit(self) except -1
@@ -49,7 +50,7 @@ cdef class Dispatcher(Owner):
     cdef bint leave(self, Batch batch, int64_t failed) except -1
     cpdef int let_go(self) except -1
     cpdef int signal(self) except -1
-    cpdef Batch take(self, Parker parker=*)
+    cpdef Batch take(self, Parker parker=*, object server=*)
     cpdef int finish(self, Batch batch, object results) except -1
     cpdef int fail(self, Batch batch, object error) except -1
 

@@ -39,7 +39,7 @@ from batchcore._types cimport (
 from batchcore.custom cimport ask, tell
 from batchcore.engine cimport Engine, priority_of
 from batchcore.future cimport (
-    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, new_future, report,
+    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, insist, new_future, report,
     take_parker,
 )
 from batchcore.machine cimport (
@@ -149,15 +149,20 @@ cdef class Dispatcher(Owner):
         self.coming = True
         return True
 
-    cdef int call_server(self) except -1:
-        """Signal; if nobody can be started, end everything queued, since nobody would come, and raise why."""
+    cdef int call_server(self, object signal=None) except -1:
+        """Signal; if nobody can be started, end everything queued, since nobody would come, and raise why.
+
+        What a signal handler raises on the way comes out when somebody really is coming.
+        """
+        cdef list interruptions = []
         try:
-            self.signal()
+            insist(self.signal if signal is None else signal, interruptions)
         except BaseException as error:
             self.coming = False
-            if isinstance(error, Exception):    # not a Ctrl-C on the way
-                self.clear(f"nobody could be started to compute it: {error}")
+            self.clear(f"nobody could be started to compute it: {error}")
             raise
+        if interruptions:
+            raise interruptions[0]
         return 0
 
     cdef BaseFuture offer(self, object fn, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority):
@@ -279,6 +284,7 @@ cdef class Dispatcher(Owner):
         """Wake those who wait for room, as many as there is room for."""
         cdef Machine *machine = &self.engine.machine
         cdef int64_t n = machine.config.max_queue_size - machine.queued
+        cdef list interruptions = []
         if machine.closed:
             n = len(self.room)
         while n > 0 and self.room:
@@ -286,8 +292,10 @@ cdef class Dispatcher(Owner):
                 waiter = self.room.popleft()
             except IndexError:
                 break
-            if waiter() is not False:
+            if insist(waiter, interruptions) is not False:
                 n -= 1
+        if interruptions:
+            raise interruptions[0]
         return 0
 
     cdef bint cancel_request(self, BaseFuture future) except -1:
@@ -313,11 +321,11 @@ cdef class Dispatcher(Owner):
         """Set the timer for `wake_at_ns`; `parker` is what `take` was given.  Under the lock."""
         self.armed_ns = self.wake_at_ns
 
-    cpdef Batch take(self, Parker parker=None):
+    cpdef Batch take(self, Parker parker=None, object server=None):
         """Return the next batch to run, or None: then there is nothing to do before `wake_at`.
 
-        Ends what has expired on the way.  With a batch, the caller is still the one who is coming: it calls `take`
-        again at once, or `hand_over`.
+        Ends what has expired on the way.  With a batch, which `server` is noted on, the caller is still the one who is
+        coming: it calls `take` again at once, or `hand_over`; after an error, `take` or `start_over`.
         """
         cdef Decision decision
         cdef Batch batch = self.spare
@@ -341,12 +349,18 @@ cdef class Dispatcher(Owner):
             unlock(&self.lock)
             if decision.kind == DISPATCH:
                 self.fill(batch, &decision, fn)
-            if decision.expired != NULL:
-                end_futures(futures_of(decision.expired), EXPIRED, None, self.fan_out)
-            if decision.kind == ASK:
-                self.ask_policy(&decision)
-            if self.room:
-                self.admit()
+                batch.server = server
+            try:
+                if decision.expired != NULL:
+                    end_futures(futures_of(decision.expired), EXPIRED, None, self.fan_out)
+                if decision.kind == ASK:
+                    self.ask_policy(&decision)
+                if self.room:
+                    self.admit()
+            except BaseException as error:
+                if decision.kind != DISPATCH:
+                    raise
+                self.fan_out.error = error  # no batch is lost for it: it is raised when this one ends
             if decision.kind == DISPATCH:
                 return batch
 
@@ -356,11 +370,13 @@ cdef class Dispatcher(Owner):
         try:
             ask(self.engine.decider, &self.engine.machine, &self.lock, monotonic_ns(), decision)
         except BaseException as error:
-            report(error, self.engine.decider)
             lock(&self.lock)
             machine_answer(
                 &self.engine.machine, 0, self.engine.machine.now_ns, self.engine.machine.config.max_batch_size)
             unlock(&self.lock)
+            if not isinstance(error, Exception):    # a Ctrl-C on the way
+                raise
+            report(error, self.engine.decider)
         if decision.expired != NULL:
             end_futures(futures_of(decision.expired), EXPIRED, None, self.fan_out)
         return 0
@@ -486,14 +502,15 @@ cdef class Dispatcher(Owner):
             self.call_server()
         return 0
 
-    def start_over(self):
-        """Forget the timer and whoever was coming; True if somebody must be signalled, who is coming from here on."""
+    def start_over(self, call):
+        """Forget the timer and whoever was coming; `call` somebody else if there is something to do."""
         lock(&self.lock)
         self.coming = False
         self.armed_ns = NEVER_NS
         signal = self.due()
         unlock(&self.lock)
-        return signal
+        if signal:
+            self.call_server(call)
 
     cpdef int let_go(self) except -1:
         """Drop `fn` while nothing is queued."""
@@ -525,8 +542,10 @@ cdef class Dispatcher(Owner):
         lock(&self.lock)
         chain = machine_clear(&self.engine.machine, monotonic_ns(), status)
         unlock(&self.lock)
-        end_futures(futures_of(chain), status, words, self.fan_out)
-        self.admit()
+        try:
+            end_futures(futures_of(chain), status, words, self.fan_out)
+        finally:
+            self.admit()
 
     def abandon(self, words):
         """End everything queued and running as shut down: nobody will compute it any more."""

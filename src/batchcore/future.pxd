@@ -65,6 +65,7 @@ cdef class BaseFuture(Request):
 cdef Parker take_parker()
 cdef int give_parker(Parker parker) except -1
 cdef int report(object error, object source) except -1
+cdef object insist(object call, list interruptions)
 cdef BaseFuture new_future(object item, Owner owner)
 cdef int end_future(BaseFuture future, Status status, object payload, FanOut fan_out) except -1
 cdef int forget_listeners(BaseFuture future) except -1

@@ -16,13 +16,14 @@ from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisa
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.pythread cimport (
     PY_LOCK_ACQUIRED, PY_LOCK_INTR, PyLockStatus, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
-    PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
+    PyThread_get_thread_ident, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
 )
 from libc.stdint cimport int64_t
 
 import asyncio
 import concurrent.futures
 import contextvars
+import functools
 import threading
 from asyncio import _get_running_loop, get_running_loop
 
@@ -49,6 +50,20 @@ cdef int report(object error, object source) except -1:
     PyErr_SetObject(type(error), error)
     PyErr_WriteUnraisable(source)
     return 0
+
+
+cdef object insist(object call, list interruptions):
+    """Return what `call()` returns; a signal handler that raises on the way does not stop it: it is called again.
+
+    What came between is left in `interruptions`, to be raised when all is done.  An error that comes twice is real.
+    """
+    while True:
+        try:
+            return call()
+        except BaseException as error:
+            interruptions.append(error)
+            if isinstance(error, Exception) and len(interruptions) > 1:
+                raise interruptions[0]
 
 
 cdef class Owner:
@@ -156,52 +171,84 @@ cdef class Callback(Listener):
 
 
 cdef class Bridge(Listener):
-    """Tells concurrent.futures.wait and as_completed, which look at `_state`, `_condition` and `_waiters`."""
-    cdef object condition
+    """What concurrent.futures.wait and as_completed take for the `_condition` and the `_waiters` of a future.
+
+    They acquire it, look at `_state`, more than once, add a waiter and release it.  One that is interrupted may never
+    release it, and whoever ends the request must not wait for that.  So it is no lock: it shows a thread the future as
+    it was when that thread acquired it, and a waiter that is added to what has ended since is told at once.
+    """
+    cdef BaseFuture future  # None once it has ended and the waiters are told
+    cdef dict pending       # thread id -> the future and its state when the thread acquired this, if it had not ended
     cdef list waiters
 
+    def acquire(self):
+        cdef BaseFuture future = self.future
+        self.release()
+        if future is not None and future.owner is not None:
+            self.pending[PyThread_get_thread_ident()] = (future, future._state)
+        return True
+
+    def release(self):
+        self.pending.pop(PyThread_get_thread_ident(), None)
+
+    def __enter__(self):
+        return self.acquire()
+
+    def __exit__(self, *_):
+        self.release()
+
+    def append(self, waiter):
+        cdef BaseFuture future
+        cdef bint ended
+        seen = self.pending.get(PyThread_get_thread_ident())
+        if seen is None:
+            return
+        future = <BaseFuture>(<tuple>seen)[0]
+        with cython.critical_section(future):
+            ended = future.owner is None
+            if not ended:
+                self.waiters.append(waiter)
+        if ended:
+            tell(waiter, future)
+
+    def remove(self, waiter):
+        if waiter in self.waiters:
+            self.waiters.remove(waiter)
+
     cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
-        """Called with the condition held, in one piece with the end: `wait` counts on the same states twice."""
-        self.condition.notify_all()
-        for waiter in self.waiters:
-            if future.entry.status == COMPLETED:
-                waiter.add_result(future)
-            elif future.entry.status == CANCELLED:
-                waiter.add_cancelled(future)
-            else:
-                waiter.add_exception(future)
+        self.future = None
+        for waiter in list(self.waiters):
+            tell(waiter, future)
         return 0
 
 
-cdef Bridge take_bridge(BaseFuture future):
-    """The bridge in the chain, which it leaves; None if there is none."""
-    cdef Listener listener = future.listeners
-    while listener is not None and type(listener) is not Bridge:
-        listener = listener.next
-    if listener is not None:
-        future.unlisten(listener)
-    return <Bridge>listener
+cdef int tell(object waiter, BaseFuture future) except -1:
+    if future.entry.status == COMPLETED:
+        waiter.add_result(future)
+    elif future.entry.status == CANCELLED:
+        waiter.add_cancelled(future)
+    else:
+        waiter.add_exception(future)
+    return 0
 
 
 class _Bridged:
     """A non-data descriptor: made on first use, then found in the instance's own dictionary."""
-
-    def __init__(self, name):
-        self.name = name
 
     def __get__(self, BaseFuture future, owner=None):
         if future is None:
             return self
         cdef Bridge bridge = Bridge.__new__(Bridge)
         cdef Bridge first
-        bridge.condition = threading.Condition()
+        bridge.pending = {}
         bridge.waiters = []
-        future.listen(bridge)
-        first = future.__dict__.setdefault("_bridge", bridge)
+        if future.listen(bridge):
+            bridge.future = future
+        first = future.__dict__.setdefault("_condition", bridge)
         if first is not bridge:
             future.unlisten(bridge)
-        future.__dict__.update(_condition=first.condition, _waiters=first.waiters)
-        return future.__dict__[self.name]
+        future.__dict__["_waiters"] = first
+        return first
 
 
 # --- event loops
@@ -313,18 +360,16 @@ cdef class FanOut:
                 loop = self.fresh.pop()
             except IndexError:
                 break
+            schedule = loop.call_soon if loop is _get_running_loop() else loop.call_soon_threadsafe
+            interruptions = []
             try:
-                if loop is _get_running_loop():
-                    loop.call_soon(self.run, loop)
-                else:
-                    loop.call_soon_threadsafe(self.run, loop)
-            except Exception as error:
+                insist(functools.partial(schedule, self.run, loop), interruptions)
+                if interruptions:
+                    self.error = interruptions[0]
+            except BaseException as error:
                 self.scheduled.pop(loop, None)
                 if not loop.is_closed():    # else nobody is left to wake
                     report(error, loop)
-            except BaseException:
-                self.fresh.append(loop)     # a Ctrl-C on the way: the next wake-up takes it along
-                raise
         if self.error is not None:
             error = self.error
             self.error = None
@@ -343,7 +388,7 @@ cdef class BaseFuture(Request):
     cdef bint listen(self, Listener listener) except -1:
         """Hang `listener` on the chain; False if the future has ended and it will never be told."""
         with cython.critical_section(self):
-            if self.entry.status >= COMPLETED:
+            if self.owner is None:
                 return False
             listener.next = self.listeners
             self.listeners = listener
@@ -531,6 +576,10 @@ cdef class BaseFuture(Request):
     def _state(self):
         """The word of concurrent.futures for `status`."""
         cdef Status status = self.entry.status
+        cdef Bridge bridge = self.__dict__.get("_condition")
+        seen = None if bridge is None else bridge.pending.get(PyThread_get_thread_ident())
+        if seen is not None:
+            return seen[1]
         if self.owner is not None:      # not before `end_future` has come to it
             return "RUNNING" if status == RUNNING else "PENDING"
         return "CANCELLED_AND_NOTIFIED" if status == CANCELLED else "FINISHED"
@@ -562,8 +611,7 @@ class Future(BaseFuture, concurrent.futures.Future):
     9
     """
 
-    _condition = _Bridged("_condition")
-    _waiters = _Bridged("_waiters")
+    _condition = _waiters = _Bridged()
 
     def __init__(self):
         raise TypeError("futures are made by Scheduler.submit")
@@ -605,19 +653,7 @@ cdef int end_future(BaseFuture future, Status status, object payload, FanOut fan
     """End a request and tell everyone who listens; `fan_out` gathers the awaiters, and errors, for its `wake`."""
     cdef Listener listener
     cdef Listener told = None
-    cdef Listener chain = future.listeners
-    cdef Bridge bridge = None if chain is None else take_bridge(future)
-    if bridge is None:
-        chain = settle_future(future, status, payload)
-    else:
-        try:
-            with bridge.condition:
-                chain = settle_future(future, status, payload)
-                bridge.notify(future, fan_out)
-        except BaseException as error:
-            fan_out.error = error
-            if future.owner is not None:
-                chain = settle_future(future, status, payload)
+    cdef Listener chain = settle_future(future, status, payload)
     while chain is not None:    # oldest first
         listener = chain
         chain = listener.next
@@ -645,6 +681,6 @@ cdef int end_futures(list futures, Status status, object payload, FanOut fan_out
 cdef int forget_listeners(BaseFuture future) except -1:
     """Leave those who wait for `future` to the parent process: here are neither their threads nor their locks."""
     future.listeners = None
-    for name in ("_bridge", "_condition", "_waiters"):
+    for name in ("_condition", "_waiters"):
         future.__dict__.pop(name, None)
     return 0

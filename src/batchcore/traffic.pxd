@@ -7,7 +7,7 @@ Kept by a few adds a request, in no more memory than this struct:
   Poisson traffic and bursts differ there and not in their rate;
 - whether arrivals crowd into the first quarter of the service time that follows a completion, as they do when callers
   wait for an answer before they ask again (`traffic_closed`), how long such a return takes, and how many callers there
-  are: the most that were queued and running together in the last 32 to 64 batches.
+  are: the most that are queued and running together between two completions, less the usual deviation.
 
 All of it is observed, whatever the policy does: learning costs no experiment.
 Source: the simulation study in docs/policies.md, section 3.
@@ -20,7 +20,6 @@ from batchcore._numeric cimport decay, floor_log2
 cdef enum:
     BINS = 90               # four an octave from 8 us to 32 s
     WINDOW_NS = 300_000_000
-    POPULATION_BATCHES = 32
 
 cdef enum Moment:
     AFTER_COMPLETION    # a worker became free
@@ -30,7 +29,7 @@ cdef enum Moment:
     NO_MOMENT
 
 cdef struct Gaps:
-    double weights[BINS]    # by bin, of the gaps seen; each counts 1 / 0.97 as much as the one before
+    double weights[BINS]    # by bin, of the gaps seen; each counts more than the one before, which is a decay without touching the others
     double total            # sum of them
     double unit             # what the latest one counted; 0 before the first
 
@@ -47,8 +46,9 @@ cdef struct Traffic:
     int64_t service_ns      # of that batch; 0 before the first
     double early            # decayed count of arrivals in the first quarter of a service time after a completion,
     double late             # and in the other three
-    int64_t population[2]   # most requests queued and running at once: in this window of batches, in the one before
-    int64_t population_left     # batches until the window turns
+    int64_t present         # most requests queued and running at once since the latest completion
+    double callers          # moving average of that at each completion, and
+    double callers_spread   # of how far it was off
 
 
 cdef inline int bin_of(int64_t gap_ns) noexcept nogil:
@@ -67,14 +67,15 @@ cdef inline int64_t bin_end_ns(int i) noexcept nogil:
     return (<int64_t>(5 + (i - 1) % 4) << ((i - 1) // 4)) << 11
 
 
-cdef inline void gaps_add(Gaps *gaps, int64_t gap_ns) noexcept nogil:
+cdef inline void gaps_add(Gaps *gaps, int64_t gap_ns, double growth) noexcept nogil:
+    """Count a gap, `growth` times as much as the one before."""
     cdef int i
     if gaps.unit > 1e100:
         for i in range(BINS):
             gaps.weights[i] /= gaps.unit
         gaps.total /= gaps.unit
         gaps.unit = 1.0
-    gaps.unit = gaps.unit * (1.0 / 0.97) if gaps.unit > 0.0 else 1.0
+    gaps.unit = gaps.unit * growth if gaps.unit > 0.0 else 1.0
     gaps.weights[bin_of(gap_ns)] += gaps.unit
     gaps.total += gaps.unit
 
@@ -99,11 +100,11 @@ cdef inline void traffic_arrive(Traffic *traffic, int64_t now_ns, int64_t presen
     traffic.arrivals = traffic.arrivals * decay(<double>(now_ns - traffic.rated_at_ns) / WINDOW_NS) + 1.0
     traffic.rated_at_ns = now_ns
     if traffic.moment != NO_MOMENT:
-        gaps_add(&traffic.gaps[<int>traffic.moment], now_ns - traffic.moment_at_ns)
+        gaps_add(&traffic.gaps[<int>traffic.moment], now_ns - traffic.moment_at_ns, 1.0 / 0.97)
         traffic.moment = NO_MOMENT
     if traffic.service_ns > 0:
         lag_ns = now_ns - traffic.completed_at_ns
-        gaps_add(&traffic.returns, lag_ns)
+        gaps_add(&traffic.returns, lag_ns, 1.0 / 0.998)
         if lag_ns <= traffic.service_ns:
             traffic.early *= 0.98
             traffic.late *= 0.98
@@ -111,19 +112,21 @@ cdef inline void traffic_arrive(Traffic *traffic, int64_t now_ns, int64_t presen
                 traffic.early += 1.0
             else:
                 traffic.late += 1.0
-    if present > traffic.population[0]:
-        traffic.population[0] = present
+    if present > traffic.present:
+        traffic.present = present
 
 
 cdef inline void traffic_complete(Traffic *traffic, int64_t now_ns, int64_t service_ns, int64_t present) noexcept nogil:
     """A batch ended; `present` are queued or running without it."""
+    cdef double off = <double>traffic.present - traffic.callers
+    if traffic.service_ns == 0:
+        traffic.callers = <double>traffic.present
+    else:
+        traffic.callers += 0.1 * off
+        traffic.callers_spread += 0.1 * ((off if off > 0.0 else -off) - traffic.callers_spread)
+    traffic.present = present
     traffic.completed_at_ns = now_ns
     traffic.service_ns = service_ns
-    traffic.population_left -= 1
-    if traffic.population_left <= 0:
-        traffic.population_left = POPULATION_BATCHES
-        traffic.population[1] = traffic.population[0]
-        traffic.population[0] = present
 
 
 cdef inline double traffic_rate(const Traffic *traffic, int64_t now_ns) noexcept nogil:
@@ -141,5 +144,6 @@ cdef inline bint traffic_closed(const Traffic *traffic) noexcept nogil:
     return traffic.early + traffic.late > 20.0 and traffic.early > 0.6 * (traffic.early + traffic.late)
 
 
-cdef inline int64_t traffic_population(const Traffic *traffic) noexcept nogil:
-    return max(traffic.population[0], traffic.population[1])
+cdef inline int64_t traffic_callers(const Traffic *traffic) noexcept nogil:
+    """How many callers there are at least, if they wait for answers."""
+    return <int64_t>(traffic.callers - traffic.callers_spread + 0.5)

@@ -14,7 +14,7 @@ cdef class ThreadDispatcher(Dispatcher):
     cdef list parked        # workers asleep; the last one went to sleep last
     cdef Worker timed       # the one of them that holds the timer, or None
     cdef dict workers       # thread id -> Worker, of every thread that runs
-    cdef list threads       # threading.Thread, of every thread that was started and has not left
+    cdef set threads        # threading.Thread, of every thread that was started and has not left
     cdef int blocked        # workers that wait, inside `fn`, for a request of this scheduler
 
     cdef int rest(self, Worker worker) except -1

@@ -32,7 +32,7 @@ cdef class ThreadDispatcher(Dispatcher):
     def __cinit__(self):
         self.parked = []
         self.workers = {}
-        self.threads = []
+        self.threads = set()
 
     cpdef int signal(self) except -1:
         """Wake a sleeping worker, rather not the one with the timer, or start one; if all are busy, they will look."""
@@ -59,24 +59,32 @@ cdef class ThreadDispatcher(Dispatcher):
     def start(self):
         """Start a worker thread."""
         thread = threading.Thread(target=self.run, name=f"pybatch-{self.name}-{len(self.threads)}", daemon=True)
-        self.threads.append(thread)
+        self.threads.add(thread)
         try:
             thread.start()
-        except Exception:
-            self.threads.remove(thread)
-            self.coming = False
-            if not self.threads:
+        except BaseException as error:
+            self.threads.discard(thread)
+            if thread.ident in self.workers:    # interrupted after all was done
+                self.threads.add(thread)
+            if thread.ident is not None or not isinstance(error, RuntimeError) or not self.threads:
                 raise
+            self.coming = False     # there are no more threads to be had: those that are will do
 
     def run(self):
         """The life of a worker thread."""
         cdef Worker worker = Worker.__new__(Worker)
         cdef Batch batch
         me = PyThread_get_thread_ident()
+        thread = threading.current_thread()
         self.workers[me] = worker
+        self.threads.add(thread)    # again: its start may have been given up
         try:
             while not worker.leaving:
-                batch = self.take(worker)
+                try:
+                    batch = self.take(worker)
+                except BaseException as error:
+                    report(error, self)
+                    continue
                 if batch is not None:
                     worker.batch = batch
                     self.execute(batch)
@@ -87,8 +95,7 @@ cdef class ThreadDispatcher(Dispatcher):
             self.coming = False
             self.call_all()     # if there is no more work, it is so for all
             self.workers.pop(me, None)
-            if threading.current_thread() in self.threads:
-                self.threads.remove(threading.current_thread())
+            self.threads.discard(thread)
 
     cdef void settle(self, Parker parker) noexcept:
         """Lay the worker to sleep, as the keeper of the timer if there is none that is early enough."""
@@ -136,8 +143,10 @@ cdef class ThreadDispatcher(Dispatcher):
         return 0
 
     def close(self):
-        Dispatcher.close(self)
-        self.call_all()
+        try:
+            Dispatcher.close(self)
+        finally:
+            self.call_all()
 
     def call_all(self):
         """Wake every sleeping worker, so that it sees that it may leave."""
@@ -153,13 +162,13 @@ cdef class ThreadDispatcher(Dispatcher):
         """Wait for the threads to leave, but never for the one that calls; after `close`."""
         cdef int64_t until_ns = NEVER_NS if timeout is None else monotonic_ns() + <int64_t>(timeout * 1e9)
         for thread in list(self.threads):
-            if thread is not threading.current_thread():
+            if thread is not threading.current_thread() and thread.is_alive():
                 thread.join(None if timeout is None else max(until_ns - monotonic_ns(), <int64_t>0) / 1e9)
 
     def after_fork(self):
         self.parked = []
         self.workers = {}
-        self.threads = []
+        self.threads = set()
         self.timed = None
         self.blocked = 0
         Dispatcher.after_fork(self)

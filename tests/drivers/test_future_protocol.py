@@ -272,6 +272,34 @@ def test_its_state_stands_still_while_wait_looks_at_it(scheduler_of: SchedulerOf
     assert future._state == "FINISHED"
 
 
+@pytest.mark.parametrize("ending", ["expired", "cancelled"])
+def test_wait_sees_a_request_end_that_is_just_about_to_be_told(scheduler_of: SchedulerOf, ending: str) -> None:
+    gate, begun, go_on = Gate(), threading.Event(), threading.Event()
+    scheduler = scheduler_of(gate.hold, max_batch_size=1)
+    scheduler.submit("running")
+    gate.wait_entered()
+    first, second = scheduler.submit_many(["first", "second"], timeout_ms=50 if ending == "expired" else None)
+
+    def linger(_: Future[Any]) -> None:
+        begun.set()
+        assert go_on.wait(LIMIT_S)
+
+    first.add_done_callback(linger)  # both end at once: the second is told after the first
+    if ending == "cancelled":
+        stopping = in_thread(scheduler.shutdown, wait=False, cancel_futures=True)
+    assert begun.wait(LIMIT_S)
+    waiting = [
+        in_thread(concurrent.futures.wait, [second], LIMIT_S),
+        in_thread(lambda: concurrent.futures.wait(list(concurrent.futures.as_completed([second], LIMIT_S)))),
+    ]
+    concurrent.futures.wait(waiting, MOMENT_S)
+    go_on.set()
+    assert all(each.result(2 * LIMIT_S).done == {second} for each in waiting)
+    gate.open()
+    if ending == "cancelled":
+        stopping.result(LIMIT_S)
+
+
 def test_wait_misses_no_answer_however_threads_are_switched(scheduler_of: SchedulerOf) -> None:
     scheduler, interval = scheduler_of(same, max_batch_size=4, max_concurrent_batches=2), sys.getswitchinterval()
 

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import itertools
 import signal
 import threading
 import time
@@ -720,11 +721,11 @@ def test_ctrl_c_interrupts_who_waits_and_the_scheduler_goes_on(
 
 @contextlib.contextmanager
 def handled(number: int, handler: Callable[..., None]) -> Iterator[None]:
-    before = signal.signal(number, handler)
+    signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(number, before)
+        signal.signal(number, signal.SIG_IGN)  # a sender that a broken test left behind must not end the process
 
 
 def test_a_signal_handler_may_submit_while_its_thread_waits(scheduler_of: SchedulerOf) -> None:
@@ -774,6 +775,55 @@ def test_a_signal_handler_may_submit_and_cancel_in_the_middle_of_anything(schedu
     assert [future.result(LIMIT_S) for future in futures] == list(range(len(futures)))
     assert from_handler
     assert {future.result(LIMIT_S) for future in from_handler} == {"handled"}
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_signal_that_interrupts_at_any_moment_loses_no_request_and_no_place(
+    scheduler_of: SchedulerOf, is_async: bool
+) -> None:
+    fn = doubled_async if is_async else doubled
+    scheduler = scheduler_of(fn, max_batch_size=4, max_queue_size=4, on_full="block")
+    armed, interrupted = False, 0
+
+    def handler(*_: object) -> None:
+        nonlocal armed
+        if armed:
+            armed = False
+            raise KeyboardInterrupt
+
+    def send_all() -> None:
+        pause = threading.Event()
+        for _ in range(400):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            pause.wait(0.0005)
+
+    def use(item: int) -> None:
+        assert scheduler.submit(item).result(LIMIT_S) == 2 * item
+        futures = [scheduler.submit(item, timeout_ms=HOUR_MS) for _ in range(6)]
+        futures[5].cancel()
+        concurrent.futures.wait(futures, LIMIT_S)
+        assert list(scheduler.map(range(10))) == list(range(0, 20, 2))
+        assert scheduler(item) == 2 * item
+        assert scheduler.drain(LIMIT_S)
+
+    with handled(signal.SIGUSR1, handler):
+        sending = in_thread(send_all)
+        for item in itertools.count():
+            try:
+                armed = True
+                use(item)
+                armed = False
+            except KeyboardInterrupt:
+                interrupted += 1
+            if sending.done():
+                break
+        sending.result(LIMIT_S)
+    assert interrupted > 0
+    assert scheduler.drain(LIMIT_S)
+    assert [future.result(LIMIT_S) for future in in_thread(scheduler.submit_many, range(9)).result(LIMIT_S)] == list(
+        range(0, 18, 2)
+    )
+    assert scheduler.stats().rejected == 0
 
 
 def test_a_destructor_may_submit_and_cancel(scheduler_of: SchedulerOf) -> None:

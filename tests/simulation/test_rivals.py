@@ -90,8 +90,8 @@ def replay(policy: Policy, arrivals_ns: Sequence[int], service_ms: Sequence[floa
                     heapq.heappush(events, (answer.until_ns, 2, 0))
                 break
             if isinstance(answer, Drop):
-                assert 1 <= answer.n <= len(queue)
-                for _ in range(answer.n):
+                assert 1 <= answer.count <= len(queue)
+                for _ in range(answer.count):
                     latency_ms[queue.popleft()] = float("inf")
                 continue
             assert 1 <= answer <= min(len(queue), len(service_ms))

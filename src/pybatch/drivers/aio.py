@@ -21,7 +21,7 @@ from asyncio import AbstractEventLoop, Task, TimerHandle
 from collections.abc import Coroutine
 from typing import Any, cast
 
-from batchcore.dispatcher import Batch, Dispatcher
+from batchcore.dispatcher import Dispatcher
 from batchcore.engine import Engine
 from batchcore.errors import BatchAborted, WouldDeadlock
 from batchcore.future import BaseFuture
@@ -55,7 +55,6 @@ class LoopDispatcher(Dispatcher):
         self._threads: dict[str, _LoopThread] = {}  # at most one, "own"
         self._timer: tuple[float, weakref.ref[_Nudge], weakref.ref[TimerHandle]] | None = None
         self._starting: dict[Task[None], Coroutine[Any, Any, None]] = {}  # until their first step
-        self._serving: dict[Batch, Task[None]] = {}
         self._watches: weakref.WeakKeyDictionary[AbstractEventLoop, weakref.ref[TimerHandle]]
         self._watches = weakref.WeakKeyDictionary()
 
@@ -76,6 +75,9 @@ class LoopDispatcher(Dispatcher):
             except RuntimeError:  # closed since we looked
                 nudge.done = True
                 host = self._own_loop()
+            except BaseException:  # a Ctrl-C on the way: we are called again
+                nudge.done = True
+                raise
             else:
                 return
 
@@ -108,10 +110,11 @@ class LoopDispatcher(Dispatcher):
         own = self._own
         if own is None or own.loop.is_closed():
             self._threads.pop("own", None)
-            started = _LoopThread(f"pybatch-{self.name}-loop")
-            own = self._threads.setdefault("own", started)
-            if own is not started:
-                started.stop()
+            made = _LoopThread(f"pybatch-{self.name}-loop")
+            own = self._threads.setdefault("own", made)
+            if own is not made:
+                made.stop()
+        own.start()
         self._host = own.loop
         return own.loop
 
@@ -147,14 +150,12 @@ class LoopDispatcher(Dispatcher):
     async def _serve(self, nudge: _Nudge) -> None:
         loop = nudge.loop
         task = cast("Task[None]", asyncio.current_task())
-        batch: Batch | None = None
         try:
             nudge.done = True
             task.remove_done_callback(self._never_started)
             self._starting.pop(task, None)
             yielded_at = time.monotonic()
-            while (batch := self.take()) is not None:
-                self._serving[batch] = task
+            while (batch := self.take(server=task)) is not None:
                 self.hand_over()
                 try:
                     self.finish(batch, await batch.fn(batch.take_items()))
@@ -162,8 +163,7 @@ class LoopDispatcher(Dispatcher):
                     self.fail(batch, error)
                     if not isinstance(error, Exception) and not self._shrugs_off(error, loop):
                         raise
-                self._serving.pop(batch, None)
-                batch = None
+                del batch
                 if time.monotonic() - yielded_at > LONGEST_TURN_S:
                     await asyncio.sleep(0)
                     yielded_at = time.monotonic()
@@ -171,43 +171,47 @@ class LoopDispatcher(Dispatcher):
             self.let_go()
             self._stop_if_done()
         except BaseException as error:
-            if batch is not None:
-                self._serving.pop(batch, None)
-                self.fail(batch, error)  # what is left of it
-            if not isinstance(error, asyncio.CancelledError | GeneratorExit):
-                task.add_done_callback(Task.exception)  # the loop raises it: it need not be logged as well
-            self._leave(loop)
+            try:
+                for batch in list(self.running):
+                    if batch.server is task:
+                        self.fail(batch, error)  # what is left of it
+                if not isinstance(error, asyncio.CancelledError | GeneratorExit):
+                    task.add_done_callback(Task.exception)  # the loop raises it: it need not be logged as well
+            finally:
+                self._leave(loop)
             raise
 
     def _shrugs_off(self, error: BaseException, loop: AbstractEventLoop) -> bool:
         """On our own loop nobody waits for an exit or a Ctrl-C: the callers have it, and the loop goes on."""
         return self._own is not None and loop is self._own.loop and isinstance(error, SystemExit | KeyboardInterrupt)
 
-    def _leave(self, loop: AbstractEventLoop) -> None:
+    def _leave(self, loop: AbstractEventLoop | None) -> None:
         """This loop is going down, or somebody cancels our tasks there: carry on elsewhere."""
-        self._sweep()
-        if self._host is loop:
-            self._host = None
-        if self.start_over():
-            host = self._host or self._own_loop()
-            self._start_server(host, asyncio._get_running_loop())
-        self._stop_if_done()
+        try:
+            self._sweep()
+        finally:
+            if self._host is loop:
+                self._host = None
+            self.start_over(self._signal_elsewhere)
+            self._stop_if_done()
+
+    def _signal_elsewhere(self) -> None:
+        self._start_server(self._host or self._own_loop(), asyncio._get_running_loop())
 
     def _sweep(self) -> None:
         """End the servers and the batches whose loop was closed under them."""
         for task, coroutine in list(self._starting.items()):
             if task.get_loop().is_closed() and self._starting.pop(task, None) is not None:
                 coroutine.close()
-        for batch, task in list(self._serving.items()):
-            if task.get_loop().is_closed():
-                self._serving.pop(batch, None)
+        for batch in list(self.running):
+            if batch.server.get_loop().is_closed():
                 self.fail(batch, BatchAborted("the event loop that ran the batch was closed"))
 
     def before_blocking(self, future: BaseFuture | None) -> int:
         """Refuse to block the loop that has to compute the answer."""
         here = asyncio._get_running_loop()
         if here is not None and (
-            here is self._host or any(task.get_loop() is here for task in list(self._serving.values()))
+            here is self._host or any(batch.server.get_loop() is here for batch in list(self.running))
         ):
             raise WouldDeadlock(
                 f"this thread's event loop computes the answer of scheduler {self.name!r} and must not be blocked: "
@@ -216,9 +220,9 @@ class LoopDispatcher(Dispatcher):
         return HEARTBEAT_NS
 
     def heartbeat(self) -> int:
-        """Carry on elsewhere if the host has gone without a word."""
+        """Carry on elsewhere if there is no host, or it has gone without a word."""
         host = self._host
-        if host is not None and (host.is_closed() or not host.is_running()):
+        if host is None or host.is_closed() or not host.is_running():
             own = self._own
             if own is None or host is not own.loop:
                 self._leave(host)
@@ -226,8 +230,10 @@ class LoopDispatcher(Dispatcher):
 
     def close(self) -> None:
         """Take no more requests; what is queued leaves without waiting."""
-        super().close()
-        self._stop_if_done()
+        try:
+            super().close()
+        finally:
+            self._stop_if_done()
 
     def __del__(self) -> None:
         if (own := self._own) is not None:
@@ -253,11 +259,12 @@ class LoopDispatcher(Dispatcher):
     def after_fork(self) -> None:
         """Start clean in a forked child."""
         # Closing the parent's loops here would reach into what both processes share (epoll): they are left alone.
-        _left_to_parent.append((self._host, self._threads, self._timer, self._starting, self._serving, self._watches))
+        _left_to_parent.append(
+            (self._host, self._threads, self._timer, self._starting, list(self.running), self._watches)
+        )
         self._host = self._timer = None
         self._threads = {}
         self._starting = {}
-        self._serving = {}
         self._watches = weakref.WeakKeyDictionary()
         super().after_fork()
 
@@ -291,14 +298,28 @@ class _LoopThread:
 
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._name = name
+        self._thread: threading.Thread | None = None
+        self._unclaimed = [self.loop]  # until somebody takes it to run it, or to close it
+
+    def start(self) -> None:
+        """Start the thread; again does no harm, and helps where the first time was interrupted."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def _claim(self) -> bool:
         try:
-            self._thread.start()
-        except BaseException:
-            self.loop.close()
-            raise
+            self._unclaimed.pop()
+        except IndexError:
+            return False
+        return True
 
     def _run(self) -> None:
+        if not self._claim():
+            return
+        self._thread = threading.current_thread()
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
@@ -307,10 +328,12 @@ class _LoopThread:
             self.loop.close()
 
     def stop(self) -> None:
-        if not self.loop.is_closed():
+        if self._claim():
+            self.loop.close()
+        elif not self.loop.is_closed():
             with contextlib.suppress(RuntimeError):  # closed since we looked
                 self.loop.call_soon_threadsafe(self.loop.stop)
 
     def join(self, timeout: float | None) -> None:
-        if self._thread is not threading.current_thread():
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)

@@ -1,0 +1,132 @@
+"""A signal handler that raises at any moment: the request it interrupts, and those of bystanders, end all the same.
+
+Handlers run between two instructions of Python code on the main thread: where a function begins, after a call, and
+where a loop turns.  A tracer finds all these moments of an operation, and raises at each in turn.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dis
+import functools
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+from gates import LIMIT_S, doubled, doubled_async, in_thread, until
+
+from pybatch import Scheduler
+
+
+@pytest.fixture(autouse=True)
+def _finalisers_complain_to_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A loop that was interrupted while it was made is not closed; nor can a finaliser pass an interruption on."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    yield
+    gc.collect()
+
+
+Operation = Callable[["Scheduler[int, int]"], object]
+
+CHECKED = {"RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
+"""After which instructions the interpreter looks for signals."""
+
+NOT_OURS = {"Condition", "Event"}
+"""The standard library's own: interrupted in the wrong place, they stay locked, and nobody can help it."""
+
+
+class Interruption(BaseException):
+    """What the signal handler raises."""
+
+
+@functools.cache
+def checked(code: CodeType) -> frozenset[int]:
+    """Return where in the code the interpreter looks for signals next."""
+    return frozenset(each.offset for each in dis.get_instructions(code) if each.opname in CHECKED)
+
+
+class Tracer:
+    """Raises at one of the moments at which a signal handler may run, after `first` was called."""
+
+    def __init__(self, moment: int, first: Callable[[], object]) -> None:
+        self.left = moment
+        self.first = first
+        self.raised = False
+        self._last: dict[FrameType, int] = {}
+
+    def run(self, operation: Callable[[], object]) -> None:
+        before = sys.gettrace()
+        sys.settrace(self.trace)
+        try:
+            operation()
+        except Interruption:
+            pass
+        finally:
+            sys.settrace(before)
+            self._last.clear()
+
+    def trace(self, frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        if self.raised or frame.f_code.co_qualname.split(".")[0] in NOT_OURS:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode":
+            if self._last.get(frame) in checked(frame.f_code):
+                self.come(frame)
+            self._last[frame] = frame.f_lasti
+        return self.trace
+
+    def come(self, frame: FrameType) -> None:
+        self.left -= 1
+        if self.left < 0:
+            self.raised = True
+            sys.settrace(None)
+            self.first()
+            raise Interruption
+
+
+OPERATIONS: dict[str, Operation] = {
+    "submit": lambda scheduler: scheduler.submit(1),
+    "submit_many": lambda scheduler: scheduler.submit_many([1, 2, 3]),
+    "call": lambda scheduler: scheduler(1),
+    "cancel": lambda scheduler: scheduler.submit(1).cancel(),
+    "map": lambda scheduler: list(scheduler.map(range(3))),
+    "wait": lambda scheduler: concurrent.futures.wait([scheduler.submit(item) for item in range(3)]),
+    "drain": lambda scheduler: (scheduler.submit(1), scheduler.drain()),
+    "reconfigure": lambda scheduler: (scheduler.submit(1), scheduler.reconfigure(max_concurrent_batches=2)),
+    "shutdown": lambda scheduler: (scheduler.submit(1), scheduler.shutdown()),
+}
+
+
+def interrupt(scheduler: Scheduler[int, int], operation: Operation, moment: int) -> bool:
+    """Interrupt an operation at a moment and see that nothing is lost; False if it has no such moment."""
+    bystanders: list[Any] = []
+
+    def submit_beside() -> None:
+        if not scheduler.closed:
+            bystanders.append(in_thread(scheduler.submit, 21).result(LIMIT_S))
+
+    tracer = Tracer(moment, submit_beside)
+    tracer.run(lambda: operation(scheduler))
+    assert [future.result(LIMIT_S) for future in bystanders] in ([], [42]), moment
+    until(lambda: (scheduler.stats().queued, scheduler.stats().running) == (0, 0))
+    if not scheduler.closed:
+        assert in_thread(lambda: scheduler.submit(4).result(LIMIT_S)).result(LIMIT_S) == 8, moment
+    in_thread(scheduler.shutdown).result(LIMIT_S)
+    return tracer.raised
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_signal_that_interrupts_at_any_moment_leaves_nobody_waiting(name: str, is_async: bool, warm: bool) -> None:
+    moment, more = 0, True
+    while more:
+        scheduler: Scheduler[int, int] = Scheduler(doubled_async if is_async else doubled, metrics=False)
+        if warm:
+            assert scheduler(1) == 2
+        more = interrupt(scheduler, OPERATIONS[name], moment)
+        moment += 1
+    assert moment > 1
