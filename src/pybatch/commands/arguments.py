@@ -131,7 +131,7 @@ def _workload(name: str, text: str) -> Workload:
         case "trace":
             trace = Trace.load(text)
             if len(trace) < 2:
-                raise ValueError(f"{text} has {len(trace)} requests; it needs at least 2")
+                raise ValueError(f"{text} has fewer than 2 requests, and so no rate")
             return trace
         case "poisson":
             return Poisson(*_fields(text, "RATE", "420", float))

@@ -210,7 +210,10 @@ def _setting(text: str) -> Setting:
     setting = Setting(**values)
     if "policy" not in values and setting.max_wait_ms is not None:
         setting = replace(setting, policy="fixed")
-    setting.check()
+    try:
+        setting.check()
+    except ValueError as error:
+        raise ValueError(f"argument --present: {error}") from None
     return setting
 
 
