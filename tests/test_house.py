@@ -22,8 +22,11 @@ FLOORS = {
     "drivers": set(),
     "scheduler": {"options", "metrics", "drivers"},
     "decorator": {"scheduler"},
+    "policies": set(),
+    "simulation": {"options", "policies"},
     "demo": {"scheduler"},
-    "cli": {"demo", "options"},
+    "commands": {"demo", "options", "simulation"},
+    "cli": {"commands"},
 }
 
 
@@ -46,11 +49,12 @@ def test_the_core_imports_nothing_of_pybatch() -> None:
 
 def test_the_engine_knows_no_clock_thread_loop_log_or_metrics_library() -> None:
     names = ["_types", "queue", "cost", "histogram", "policy", "machine", "engine"]
+    names += ["adaptive", "custom", "deadline", "traffic", "_numeric", "random", "arrivals", "service", "simulator"]
     for name in names:
         for path in CORE.glob(f"{name}.p*"):
             text = path.read_text()
             used = re.findall(r"^\s*(?:from|import|cimport)\s+([\w.]+)", text, re.M)
-            allowed = {"batchcore", "libc", "cpython", "operator", "typing"}
+            allowed = {"batchcore", "libc", "cpython", "cython", "array", "collections", "operator", "typing"}
             assert {module.split(".")[0] for module in used} <= allowed, path
             assert not {"batchcore._clock", "batchcore._lock", "cpython.pythread"} & set(used), path
 
@@ -119,6 +123,11 @@ def test_importing_pybatch_registers_and_starts_nothing() -> None:
         "pybatch.scheduler",
         "pybatch.metrics.buckets",
         "pybatch.metrics.collector",
+        "pybatch.simulation",
+        "pybatch.simulation.run",
+        "pybatch.simulation.service",
+        "pybatch.simulation.trace",
+        "pybatch.simulation.workloads",
     ],
 )
 def test_the_examples_in_docstrings_run(module: str) -> None:

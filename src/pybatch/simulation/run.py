@@ -16,7 +16,8 @@ from batchcore.records import OUTCOMES
 from batchcore.simulator import BATCH_FIELDS, REQUEST_FIELDS, Simulator
 from pybatch.options import UNCHANGED, engine_options, nanoseconds
 from pybatch.simulation.service import Service
-from pybatch.simulation.workloads import Mixed, Trace, Workload, number
+from pybatch.simulation.trace import Trace
+from pybatch.simulation.workloads import Mixed, Workload, number, pair
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -271,7 +272,7 @@ def simulate(
         Stop sending at this instant; what has come by then is served.  Without both, a trace is sent to its end and
         anything else stops after 20,000 requests.
     seed : int, default 0
-        0 to 2**64 - 1.
+        0 to 2**63 - 1.
     warm_up : int, optional
         How many of the first requests the figures leave out; the first tenth where it is not given, or the first 200
         of a workload with a closed loop.
@@ -301,7 +302,7 @@ def simulate(
     >>> from pybatch.simulation import PROFILES, ClosedLoop, simulate
     >>> result = simulate(ClosedLoop(clients=16), PROFILES["bert"], policy="immediate", duration_s=5)
     >>> round(result.per_second), round(result.mean_ms, 1), round(result.p99_ms, 1)
-    (752, 20.9, 21.1)
+    (753, 20.8, 21.1)
     """
     if not isinstance(workload, Workload):
         raise TypeError(f"workload must be a pybatch.simulation.Workload, not {workload!r}")
@@ -309,7 +310,7 @@ def simulate(
         raise TypeError(f"service must be a pybatch.simulation.Service, not {service!r}")
     timeouts = _classes("timeout_ms", timeout_ms)
     slos = timeouts if slo_ms is None else _classes("slo_ms", slo_ms)
-    integer("seed", seed, 0, 2**64 - 1)
+    integer("seed", seed, 0, 2**63 - 1)
     until_ns = FOREVER if duration_s is None else int(number("duration_s", duration_s, 1e-9, 4e9) * 1e9)
     most = FOREVER if requests is None else integer("requests", requests, 1, 2**40)
     if requests is None and duration_s is None:
@@ -350,22 +351,28 @@ def simulate(
     return _result(simulator, workload, warm_up)
 
 
-def _engine(*, capacity: int, cost_model: Any, max_wait_ms: float | None, **options: Any) -> Engine:
+def _engine(*, capacity: int, policy: Any, max_wait_ms: float | None, cost_model: Any, **options: Any) -> Engine:
     """Return a fresh engine for options as `pybatch.Scheduler` takes them."""
-    checked = engine_options(max_wait_ms=UNCHANGED if max_wait_ms is None else max_wait_ms, **options)
-    if cost_model is not None:
-        checked["cost_model"] = cost_model
-    return Engine(capacity=capacity, **checked)
+    own = not isinstance(policy, str)
+    checked = engine_options(
+        policy=UNCHANGED if own else policy,
+        max_wait_ms=UNCHANGED if max_wait_ms is None else max_wait_ms,
+        **options,
+    )
+    if own:
+        checked["policy"] = policy
+    return Engine(capacity=capacity, cost_model=cost_model, **checked)
 
 
 def _classes(name: str, limit: Limit) -> list[tuple[int | None, float]]:
     """Return a limit as classes of (ns or None, share of the requests)."""
     if limit is None:
         return []
-    if not isinstance(limit, Sequence):
+    if not isinstance(limit, Sequence) or isinstance(limit, str):
         return [(nanoseconds(name, limit), 1.0)]
     classes = []
-    for i, (ms, share) in enumerate(limit):
+    for i, limited in enumerate(limit):
+        ms, share = pair(f"{name}[{i}]", limited)
         classes.append((nanoseconds(f"{name}[{i}]", ms), number(f"the share of {name}[{i}]", share, 0, 1)))
     total = sum(share for _, share in classes)
     if not abs(total - 1) < 1e-6:
