@@ -14,7 +14,8 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
-from pybatch.options import engine_options
+from batchcore.engine import integer
+from pybatch.options import MAX_CONCURRENT_BATCHES, engine_options, nanoseconds
 from pybatch.simulation import (
     MMPP,
     Bursts,
@@ -64,10 +65,16 @@ class Setting:
 
     def check(self) -> None:
         """Raise what making such a scheduler would raise, ValueError or TypeError."""
-        waits = {} if self.max_wait_ms is None else {"max_wait_ms": self.max_wait_ms}
-        engine_options(
-            max_batch_size=self.max_batch_size, max_latency_ms=self.max_latency_ms, policy=self.policy, **waits
-        )
+        options: dict[str, Any] = {
+            "max_batch_size": self.max_batch_size,
+            "max_latency_ms": self.max_latency_ms,
+            "policy": self.policy,
+        }
+        if self.max_wait_ms is not None:
+            options["max_wait_ms"] = self.max_wait_ms
+        engine_options(**options)
+        nanoseconds("timeout_ms", self.timeout_ms)
+        integer("max_concurrent_batches", self.max_concurrent_batches, 1, MAX_CONCURRENT_BATCHES)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -119,7 +126,8 @@ def _per_second(workload: Workload) -> float:
         case Bursts(every_ms=every_ms, size=(low, high)):
             return 500.0 * (low + high) / every_ms
         case Trace():
-            return 1e3 * (len(workload.arrivals_ms) - 1) / max(1e-6, workload.arrivals_ms[-1] - workload.arrivals_ms[0])
+            span_ms = float(workload.arrivals_ms[-1] - workload.arrivals_ms[0])
+            return 1e3 * (len(workload) - 1) / max(1e-6, span_ms)
         case Mixed(parts=parts):
             return sum(map(_per_second, parts))
     raise TypeError(f"{workload!r} has no rate of its own")
@@ -315,8 +323,12 @@ def tune(task: Task, *, present: Setting | None = None, progress: Callable[[str]
     else:
         best = choose(task, tried.values())
 
-    windows = [trial for trial in group if trial.setting.policy == "fixed"]
     workers = best.setting.max_concurrent_batches
+    windows = [
+        trial
+        for trial in tried.values()
+        if trial.setting.policy == "fixed" and trial.setting.max_concurrent_batches == workers
+    ]
     bare = Setting(max_concurrent_batches=workers, timeout_ms=timeout_ms)
     compared = {"recommended": best}
     if present:
