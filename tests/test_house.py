@@ -49,7 +49,7 @@ def test_the_core_imports_nothing_of_pybatch() -> None:
 
 def test_the_engine_knows_no_clock_thread_loop_log_or_metrics_library() -> None:
     names = ["_types", "queue", "cost", "histogram", "policy", "machine", "engine"]
-    names += ["adaptive", "custom", "deadline", "traffic", "_numeric", "random", "arrivals", "service", "simulator"]
+    names += ["adaptive", "deadline", "traffic", "_numeric", "random", "arrivals", "service", "simulator"]
     for name in names:
         for path in CORE.glob(f"{name}.p*"):
             text = path.read_text()
@@ -88,7 +88,8 @@ def test_every_cdef_function_says_how_it_fails() -> None:
     definition = re.compile(r"^ *cp?def (?:inline )?([\w ]+[ *]+)\w+\(([^)]*)\)([^\n]*):$", re.M)
     sources = [*CORE.glob("*.pyx"), *CORE.glob("*.pxd")]
     classes = {name for path in sources for name in re.findall(r"^cdef class (\w+)", path.read_text(), re.M)}
-    objects = classes | {"object", "list", "tuple", "dict", "str"}
+    structs = {name for path in sources for name in re.findall(r"^cdef struct (\w+)", path.read_text(), re.M)}
+    objects = classes - structs | {"object", "list", "tuple", "dict", "str"}
     found = 0
     for path in sources:
         for kind, _, ending in definition.findall(path.read_text()):

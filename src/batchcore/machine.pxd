@@ -407,6 +407,8 @@ cdef inline Departure machine_departure(Machine *machine) noexcept nogil:
     elif latest_ns < departure.until_ns:
         departure.until_ns = max(latest_ns, machine.now_ns)
         departure.reason = DEADLINE
+        if departure.size == 0:     # the user's policy would wait for longer than the deadline bears
+            departure.size = min(machine.queued, machine.config.max_batch_size)
     return departure
 
 

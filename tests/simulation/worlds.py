@@ -81,4 +81,4 @@ def outstanding(result: Result) -> np.ndarray:
     return np.arange(1, len(arrivals) + 1) - np.searchsorted(ends, arrivals, side="right")
 
 
-__all__ = ["options", "outstanding", "policies", "services", "simulate", "traces", "workloads"]
+__all__ = ["options", "outstanding", "policies", "services", "simulate", "traces", "whims", "workloads"]

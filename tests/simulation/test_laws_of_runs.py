@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import options, outstanding, policies, services, simulate, traces, workloads
+from worlds import options, outstanding, policies, services, simulate, traces, whims, workloads
 
 from batchcore.engine import Engine, Request
 from batchcore.errors import QueueFull
@@ -90,7 +90,8 @@ def test_nothing_is_dispatched_at_or_after_its_deadline(workload: Workload, serv
     result = simulate(workload, service, **options)
     done = result.outcome == COMPLETED
     assert (result.dispatched_ns[done] < result.deadline_ns[done]).all()
-    assert (result.deadline_ns[result.outcome == EXPIRED] < NEVER_NS).all()
+    if options["policy"] is not whims:  # it gives requests up as it likes
+        assert (result.deadline_ns[result.outcome == EXPIRED] < NEVER_NS).all()
 
 
 @given(workloads, services, options)
