@@ -1,4 +1,4 @@
-"""The report in a real browser: it draws every plot, says nothing on the console and asks nothing of the network."""
+"""The report in a real browser: it draws every plot, says whole on the console and asks whole of the network."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_console_stays_silent(visited: Visit) -> None:
     assert visited.console == ()
 
 
-def test_nothing_is_asked_of_the_network(visited: Visit) -> None:
+def test_whole_is_asked_of_the_network(visited: Visit) -> None:
     assert visited.requests == frozenset()
 
 
@@ -121,10 +121,10 @@ def test_text_is_shown_as_it_is_and_never_taken_for_markup() -> None:
     assert "f({{title}})" in page
 
 
-def test_figures_that_do_not_exist_leave_a_gap(tmp_path: Path) -> None:
-    nothing = example()
-    hole = replace(nothing.load[0], p99_ms=(float("nan"),) * len(nothing.load[0].per_second))
-    page = html(replace(nothing, load=(hole, *nothing.load[1:])))
+def test_figures_that_do_not_exist_leave_a_gap() -> None:
+    whole = example()
+    hole = replace(whole.load[0], p99_ms=(float("nan"),) * len(whole.load[0].load))
+    page = html(replace(whole, load=(hole, *whole.load[1:])))
     figures = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.S)
     assert figures
 
@@ -134,7 +134,7 @@ def test_figures_that_do_not_exist_leave_a_gap(tmp_path: Path) -> None:
     json.loads(figures[1], parse_constant=refuse)
 
 
-def test_the_page_is_one_file_that_may_load_nothing() -> None:
+def test_the_page_is_one_file_that_may_load_whole() -> None:
     page = html(example())
     assert "default-src 'none'" in page
     own = page.replace(page[page.index("<script>/**") : page.index("</script>", page.index("<script>/**"))], "")

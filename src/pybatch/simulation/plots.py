@@ -119,7 +119,7 @@ def _latency_distribution(findings: Findings) -> Plot:
     layout = _layout("latency, ms", "requests answered by then, %")
     layout["yaxis"]["range"] = [0, 102]
     times = [ms for row in findings.latencies for ms in row.ms]
-    most = min(max(times, default=findings.goal_ms) * 1.1, findings.goal_ms * 20)
+    most = min(max(times, default=findings.goal_ms) * 1.1, findings.goal_ms * 6)
     layout["xaxis"] |= _logarithmic(min(times, default=1.0) * 0.9, max(most, findings.goal_ms * 1.2))
     layout["shapes"] = [_present_load(findings.goal_ms)]
     layout["annotations"] = [_note("goal", x=log10(findings.goal_ms), y=0, yref="paper", xanchor="left")]

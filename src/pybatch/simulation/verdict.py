@@ -55,6 +55,9 @@ def findings(
     load, optimum = _curves(task, trials, progress)
     limit, limited_by = _limit(task, best, optimum)
     unit = task.load.unit
+    # More than two would hide each other in a plot of bars, or of steps.
+    other = tuned.compared.get("present", tuned.compared["immediate"])
+    pair = [name for name, trial in trials.items() if trial.setting in (best.setting, other.setting)]
     return Findings(
         title=f"How to batch {fn}",
         verdict=_verdict(tuned),
@@ -71,8 +74,8 @@ def findings(
         load=load,
         optimum=optimum,
         latencies=tuple(_latencies(name, result) for name, result in results.items()),
-        batch_sizes=tuple(_batch_sizes(name, result) for name, result in list(results.items())[:2]),
-        queues=tuple(_queue(name, result) for name, result in list(results.items())[:2]),
+        batch_sizes=tuple(_batch_sizes(name, results[name]) for name in pair),
+        queues=tuple(_queue(name, results[name]) for name in pair),
         cost=_cost(task, measured),
         method=tuple(_method(tuned, measured)),
     )
@@ -103,7 +106,7 @@ def _verdict(tuned: Tuned) -> str:
         return f"This answers {goal} at {_now(task)}{more}."
     if best.largest > 0.0:
         return (
-            f"Nothing that was tried answers {goal} at {_now(task)}: at most {best.summary.good:.1%}. "
+            f"Nothing that was tried answers {goal} at {_now(task)}: at most {_percent(best.summary.good)}. "
             f"The goal can be kept up to {_load(task, best.largest)}."
         )
     return (
@@ -143,7 +146,9 @@ def _explanation(tuned: Tuned) -> Iterator[str]:
     if not needed:
         yield "The defaults are as good as anything that was tried: there is nothing to tune."
     else:
-        yield f"Against the defaults: {_comparison(task, best, defaults)}."
+        enough = (defaults.summary.good or 0.0) >= task.goal.share
+        also = " They too keep the goal at your load." if enough else ""
+        yield f"Against the defaults: {_comparison(task, best, defaults)}.{also}"
     for role, words in (
         ("present", "Against the present setting"),
         ("immediate", "Against leaving whenever a worker is free (immediate)"),
@@ -155,8 +160,8 @@ def _explanation(tuned: Tuned) -> Iterator[str]:
     if best.setting.timeout_ms is not None:
         late = best.summary.expired / max(1, best.summary.count)
         yield (
-            f"timeout_ms fails a request once it cannot be answered in time ({late:.1%} of them at your load), so that "
-            "the others can be."
+            f"timeout_ms fails a request once it cannot be answered in time ({_percent(late)} of them at your load), so "
+            "that the others can be."
         )
     if best.setting.max_concurrent_batches > 1:
         yield (
@@ -196,7 +201,7 @@ def _comparison(task: Task, best: Trial, other: Trial) -> str:
 def _change(ratio: float) -> str:
     if ratio >= 2.0:
         return f"{ratio:.2g} times the"
-    return f"{abs(ratio - 1.0):.0%} {'more' if ratio > 1.0 else 'less'}"
+    return f"{100 * abs(ratio - 1.0):.0f} % {'more' if ratio > 1.0 else 'less'}"
 
 
 def _limit(task: Task, best: Trial, optimum: Optimum | None) -> tuple[float, str]:
