@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from batchcore.engine import Engine
 from batchcore.records import OUTCOMES, REASONS
 from batchcore.simulator import Simulator
+from pybatch.policies import Policy, View, Wait
 from pybatch.simulation import PROFILES, ClosedLoop, Mixed, Poisson, Service, Trace, simulate
 
 TEN = Service.affine(0, 10)
@@ -212,6 +213,49 @@ def test_the_compiled_part_guards_its_memory() -> None:
         simulator.add("poisson", 1)
     with pytest.raises(ValueError, match="more than 64 sources"):
         simulator.add("poisson", 1)
+
+
+def test_an_error_of_a_policy_reaches_the_caller() -> None:
+    def clumsy(view: View) -> int:
+        if view.now_ns > 50_000_000:
+            raise LookupError("oops")
+        return view.queued
+
+    with pytest.raises(LookupError, match="oops"):
+        simulate(Poisson(1000), TEN, policy=clumsy)
+    with pytest.raises(ValueError, match="it must name a later instant"):
+        simulate(Poisson(1000), TEN, policy=lambda view: Wait(view.now_ns))
+
+
+def test_a_policy_is_told_of_completions() -> None:
+    class Attentive(Policy):
+        told: ClassVar[list[tuple[int, int, int]]] = []
+
+        def decide(self, view: View) -> int:
+            return 1
+
+        def completed(self, now_ns: int, batch_size: int, service_ns: int) -> None:
+            self.told.append((now_ns, batch_size, service_ns))
+
+    batches = simulate(Poisson(50), TEN, policy=Attentive(), requests=100).batches
+    ends = (batches.at_ns + batches.service_ns).tolist()
+    assert Attentive.told == list(zip(ends, batches.size.tolist(), batches.service_ns.tolist(), strict=True))
+
+
+def test_an_engine_may_know_the_service_beforehand() -> None:
+    seen: list[int | None] = []
+
+    def curious(view: View) -> int:
+        seen.append(view.predict_ns(1))
+        return view.queued
+
+    simulate(Poisson(1000), TEN, policy=curious, requests=1)
+    simulate(Poisson(1000), TEN, policy=curious, requests=1, cost_model=[(1, 4.5), (8, 9)])
+    assert seen == [None, pytest.approx(4_500_000)]
+    with pytest.raises(ValueError, match=r"the time of size 1 in cost_model is -1"):
+        simulate(Poisson(1000), TEN, cost_model=[(1, -1)])
+    with pytest.raises(TypeError, match=r"cost_model\[0\] must be a tuple of two, not 3"):
+        simulate(Poisson(1000), TEN, cost_model=[3])  # type: ignore[list-item]
 
 
 def test_a_run_longer_than_the_engine_can_count_is_refused() -> None:

@@ -18,7 +18,8 @@ except ModuleNotFoundError:
         "pybatch.simulation needs numpy: pip install 'batchcore[simulation]'", name="numpy"
     ) from None
 
-from pybatch.simulation.run import Batches, Result, Summary, simulate
+from pybatch.simulation.result import Batches, Result, Summary
+from pybatch.simulation.run import simulate
 from pybatch.simulation.service import PROFILES, Service
 from pybatch.simulation.trace import Trace
 from pybatch.simulation.workloads import MMPP, Bursts, ClosedLoop, Gamma, Mixed, Poisson, Workload
