@@ -97,6 +97,12 @@ def test_a_larger_batch_is_found_where_it_carries_more() -> None:
     assert tuned.best.largest > 1.3 * tuned.compared["defaults"].largest
 
 
+def test_what_holds_more_than_anybody_needs_now_is_told_of_and_not_recommended() -> None:
+    tuned = tune(task(Poisson(100), BERT, 50, max_batch_size=128))
+    assert tuned.best.setting == Setting()
+    assert "Should your load ever need it: Scheduler(fn, max_batch_size=128) would hold" in words(findings(tuned))
+
+
 def test_a_small_batch_is_found_where_batching_hurts() -> None:
     b7 = PROFILES["efficientnet-b7"]
     tuned = tune(task(Poisson(8), b7, 500, max_batch_size=8))
@@ -163,6 +169,8 @@ def test_of_settings_that_are_the_same_to_the_eye_the_shortest_is_chosen() -> No
     assert choose(poisson, [better, short]) is short
     much_better = Trial(Setting(max_batch_size=64), summary, 1.6)
     assert choose(poisson, [short, much_better]) is much_better
+    plenty, more_than_plenty = replace(short, largest=5.0), replace(much_better, largest=9.0)
+    assert choose(poisson, [plenty, more_than_plenty]) is plenty
 
 
 def test_figures_of_the_report_belong_together() -> None:

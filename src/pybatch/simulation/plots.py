@@ -122,7 +122,7 @@ def _latency_distribution(findings: Findings) -> Plot:
     most = min(max(times, default=findings.goal_ms) * 1.1, findings.goal_ms * 6)
     layout["xaxis"] |= _logarithmic(min(times, default=1.0) * 0.9, max(most, findings.goal_ms * 1.2))
     layout["shapes"] = [_present_load(findings.goal_ms)]
-    layout["annotations"] = [_note("goal", x=log10(findings.goal_ms), y=0, yref="paper", xanchor="left")]
+    layout["annotations"] = [_note("goal", x=log10(findings.goal_ms), y=0, yref="paper", xanchor="right")]
     shares = (0.5, 0.9, 0.99)
     return Plot(
         "latency-distribution",
@@ -226,6 +226,7 @@ def _line(
         "x": x,
         "y": [value if isfinite(value) else None for value in y],
         "visible": shown,
+        "zorder": 1 if index == 0 else 0,
         "line": {"color": _colour(index), "width": 3 if index == 0 else 1.8, "dash": DASHES[index % len(DASHES)]},
         "marker": {"color": _colour(index), "symbol": MARKERS[index % len(MARKERS)], "size": 6},
         "hovertemplate": f"%{{y:.4~g}} {unit}",

@@ -144,7 +144,7 @@ fieldset label:has(:focus-visible) { outline: 2px solid var(--text); outline-off
 @media (max-width: 500px) {
   main { padding: 8px 8px 32px; }
   section { padding: 12px; }
-  .plot { height: 340px; }
+  .plot { height: 400px; }
   dl { grid-template-columns: 1fr 1fr; }
   dd b { font-size: 1.2rem; }
   pre { font-size: 13px; white-space: pre-wrap; }

@@ -1,10 +1,10 @@
 """Find the setting that keeps a latency goal at the largest load, with the fewest workers, by simulating it.
 
 Every candidate sees the same arrivals.  What decides, in this order: the goal is kept at the load asked about; with the
-fewest workers; clients that wait for their answers get the most of them; the load may grow most; the 99th percentile,
-then the mean of latency is lowest; least has to be written.  Each step keeps all that are within a few percent of its
-best, so that a setting nobody needs is not recommended for a gain that nobody would see.  Knows no words and no plots:
-`pybatch.simulation.verdict` does.
+fewest workers; clients that wait for their answers get the most of them; the load may grow most, up to four times; the
+99th percentile, then the mean of latency is lowest; least has to be written.  Each step keeps all that are within a few
+percent of its best, so that a setting nobody needs is not recommended for a gain that nobody would see.  Knows no words
+and no plots: `pybatch.simulation.verdict` does.
 """
 
 from __future__ import annotations
@@ -32,10 +32,13 @@ from pybatch.simulation import (
 )
 from pybatch.simulation.references import saturated_per_second
 
-__all__ = ["DEFAULTS", "Goal", "Load", "Setting", "Task", "Trial", "Tuned", "scaled", "tune"]
+__all__ = ["DEFAULTS", "ENOUGH", "Goal", "Load", "Setting", "Task", "Trial", "Tuned", "scaled", "tune"]
 
 SAME_LOAD, SAME_LATENCY = 0.03, 0.05
 """Differences that do not decide, as shares: of the largest load, of the 99th percentile."""
+
+ENOUGH = 4.0
+"""Multiple of the present load beyond which more does not decide."""
 
 WINDOWS = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Windows that are tried, as shares of the goal."""
@@ -364,7 +367,7 @@ def choose(task: Task, trials: Iterable[Trial]) -> Trial:
     keep(lambda trial: -trial.setting.max_concurrent_batches, 0.0)
     if task.load.unit != "requests/s":
         keep(lambda trial: trial.summary.per_second or 0.0, SAME_LOAD)
-    keep(lambda trial: trial.largest, SAME_LOAD)
+    keep(lambda trial: min(trial.largest, ENOUGH), SAME_LOAD)
     keep(lambda trial: -1e18 if trial.summary.p99_ms is None else -trial.summary.p99_ms, SAME_LATENCY)
     keep(lambda trial: -1e18 if trial.summary.mean_ms is None else -trial.summary.mean_ms, SAME_LATENCY)
     return min(pool, key=lambda trial: (len(trial.setting.arguments), -trial.largest, trial.setting.max_batch_size))

@@ -15,7 +15,7 @@ from pybatch.simulation import Result
 from pybatch.simulation.findings import BatchSizes, Cost, Fact, Findings, Latencies, LoadCurve, Optimum, Queue
 from pybatch.simulation.measure import Measured
 from pybatch.simulation.references import offline_goodput
-from pybatch.simulation.tune import SAME_LATENCY, SAME_LOAD, Task, Trial, Tuned
+from pybatch.simulation.tune import ENOUGH, SAME_LATENCY, SAME_LOAD, Task, Trial, Tuned
 
 __all__ = ["findings"]
 
@@ -123,6 +123,8 @@ def _facts(tuned: Tuned, limit: float, limited_by: str) -> Iterator[Fact]:
         _percent(summary.good),
         f"half within {_ms(summary.p50_ms)}, 99 % within {_ms(summary.p99_ms)}",
     )
+    if not best.largest:
+        return
     yield Fact("largest load within the goal", _load(task, best.largest), f"{best.largest:.2g} times your load")
     alone = tuned.compared["no batching"]
     if task.load.unit == "requests/s":
@@ -144,11 +146,16 @@ def _explanation(tuned: Tuned) -> Iterator[str]:
     defaults = tuned.compared["defaults"]
     needed = best.setting.arguments.keys() - {"timeout_ms", "max_concurrent_batches"}
     if not needed:
-        yield "The defaults are as good as anything that was tried: there is nothing to tune."
+        yield "At your load the defaults are as good as anything that was tried: there is nothing to tune."
     else:
         enough = (defaults.summary.good or 0.0) >= task.goal.share
         also = " They too keep the goal at your load." if enough else ""
         yield f"Against the defaults: {_comparison(task, best, defaults)}.{also}"
+    workers = best.setting.max_concurrent_batches
+    same = [trial for trial in tuned.tried if trial.setting.max_concurrent_batches == workers]
+    most = max(same, key=lambda trial: trial.largest)
+    if most.largest > best.largest * (1.0 + SAME_LOAD):
+        yield f"Should your load ever need it: {most.setting.code()} would hold {_load(task, most.largest)}."
     for role, words in (
         ("present", "Against the present setting"),
         ("immediate", "Against leaving whenever a worker is free (immediate)"),
@@ -160,8 +167,8 @@ def _explanation(tuned: Tuned) -> Iterator[str]:
     if best.setting.timeout_ms is not None:
         late = best.summary.expired / max(1, best.summary.count)
         yield (
-            f"timeout_ms fails a request once it cannot be answered in time ({_percent(late)} of them at your load), so "
-            "that the others can be."
+            "timeout_ms fails a request once it cannot be answered in time, so that others can be: "
+            f"{_percent(late)} of them at your load."
         )
     if best.setting.max_concurrent_batches > 1:
         yield (
@@ -320,8 +327,8 @@ def _method(tuned: Tuned, measured: Measured | None) -> Iterator[str]:
         f"that serves, run in virtual time, {task.requests:,} requests a run, seed {task.seed}."
     )
     yield (
-        "The largest load is found to 2 %. Differences below 3 % of load or 5 % of latency do not decide; then the "
-        "setting with least to write is recommended."
+        "The largest load is found to 2 %. What does not decide: differences below 3 % of load or 5 % of latency, "
+        f"and load beyond {ENOUGH:g} times yours. Of what is left, the setting with least to write is recommended."
     )
     others = [task.simulate(tuned.best.setting, seed=task.seed + more) for more in (1, 2)]
     yield (
