@@ -123,7 +123,7 @@ cdef inline int64_t wait_for_more(const View *view, int64_t longest_ns) noexcept
     cdef double behind = max(traffic_rate(view.traffic, view.now_ns) * service - 1.0, 0.0)   # others who wait for us
     cdef double missed = 1.0    # chance that the next one has not come yet
     cdef double gain = 0.0
-    cdef double best = 0.02 * (service + merged)
+    cdef double best = 0.05 * (service + merged)
     cdef double share, gap, value
     cdef int64_t best_ns = 0
     cdef int64_t gap_ns
