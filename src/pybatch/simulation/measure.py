@@ -212,6 +212,7 @@ def measure(
     measurements: list[Measurement] = []
     with asyncio.Runner() as runner:
         for size in sizes_up_to(max_batch_size):
+            slow_ms = 0.0
             for _ in range(WARM_UP_RUNS):
                 slow_ms = _run(runner, fn, [make_item() for _ in range(size)], clock_ns) / 1e6
             took_ns: list[int] = []

@@ -190,7 +190,7 @@ def _queue_over_time(findings: Findings) -> Plot:
 
 def _cost_by_size(findings: Findings) -> Plot:
     cost = findings.cost
-    measured = _line(0, "latency", cost.size, cost.ms, unit="ms") | {"mode": "markers"}
+    measured: dict[str, Any] = _line(0, "latency", cost.size, cost.ms, unit="ms") | {"mode": "markers"}
     measured["marker"]["size"] = 9
     if cost.low_ms and cost.high_ms:
         measured["error_y"] = {
