@@ -25,7 +25,8 @@ FLOORS = {
     "policies": set(),
     "simulation": {"options", "policies"},
     "demo": {"scheduler"},
-    "cli": {"demo", "options"},
+    "commands": {"demo", "options", "simulation"},
+    "cli": {"commands"},
 }
 
 
@@ -124,9 +125,11 @@ def test_importing_pybatch_registers_and_starts_nothing() -> None:
         "pybatch.metrics.buckets",
         "pybatch.metrics.collector",
         "pybatch.simulation",
+        "pybatch.simulation.measure",
         "pybatch.simulation.run",
         "pybatch.simulation.service",
         "pybatch.simulation.trace",
+        "pybatch.simulation.tune",
         "pybatch.simulation.workloads",
     ],
 )
