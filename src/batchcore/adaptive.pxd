@@ -28,8 +28,8 @@ from batchcore.traffic cimport (
 )
 
 cdef extern from *:
-    const double PATIENCE "0.035"   # share of throughput that waiting for the last callers may cost: those left behind
-                                    # pay a whole batch
+    # Share of throughput that waiting for the last callers may cost: those left behind pay a whole batch.
+    const double PATIENCE "0.035"
 
 
 cdef inline int64_t choose_size(const View *view) noexcept nogil:

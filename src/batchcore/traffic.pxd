@@ -3,8 +3,8 @@
 Kept by a few adds a request, in no more memory than this struct:
 
 - the rate, an exponential kernel of WINDOW_NS over arrivals, unbiased from the start;
-- how long after an instant of decision the next request came, as a decayed histogram for each kind of instant (`Moment`).
-  Poisson traffic and bursts differ there and not in their rate;
+- how long after an instant of decision the next request came, as a decayed histogram for each kind of instant
+  (`Moment`).  Poisson traffic and bursts differ there and not in their rate;
 - whether arrivals crowd into the first quarter of the service time that follows a completion, as they do when callers
   wait for an answer before they ask again (`traffic_closed`), how long such a return takes, and how many callers there
   are: the most that are queued and running together between two completions, less the usual deviation.
@@ -29,7 +29,7 @@ cdef enum Moment:
     NO_MOMENT
 
 cdef struct Gaps:
-    double weights[BINS]    # by bin, of the gaps seen; each counts more than the one before, which is a decay without touching the others
+    double weights[BINS]    # by bin, of the gaps seen; that each counts more than the one before is their decay
     double total            # sum of them
     double unit             # what the latest one counted; 0 before the first
 
