@@ -591,7 +591,9 @@ cdef inline void machine_complete(Machine *machine, int64_t now_ns, Flight *flig
     histogram_add(&machine.service, service_ns)
     if failed < flight.size:    # how soon fn raises says nothing of how long it takes
         cost_learn(&machine.cost, flight.size, service_ns)
-    traffic_complete(&machine.traffic, machine.now_ns, service_ns, machine.queued + machine.running)
+    traffic_complete(
+        &machine.traffic, machine.now_ns, service_ns // max(machine.config.capacity, <int64_t>1), flight.size,
+        machine.queued + machine.running)
     if machine.past[flight.id % PAST].id == flight.id:
         machine.past[flight.id % PAST].service_ns = service_ns
 
