@@ -1,13 +1,14 @@
 """What a batch of n is expected to take, learned from the batches that completed.
 
-Two estimates in one.  An affine law, least squares over (n, service time) with weights that decay by 0.985 a batch, kept
-as five sums; its slope is drawn to a tenth of the mean for want of better evidence, the more the noisier the figures.
+Two estimates in one.  An affine law, least squares over (n, service time) with weights that decay by 0.985 a batch,
+kept as five sums; its slope is drawn to a tenth of the mean for want of better evidence, the more the noisier the
+figures are.
 And a moving average for each size (each eighth of an octave above 64), which the law fills in where batches are few:
 real models have steps, cliffs and sizes at which batching hurts.
 
-A batch is judged only by its own size's past.  An odd slow one is clipped.  Three slow ones in a row, or a single fast
-one, say that the machine or the model has changed, and rescale all that is known, which keeps its shape: so a slow first
-batch (compilation, cold caches) is forgotten with the first normal one, and a drift is followed within three.
+A batch is judged only by its own size's past.  An odd slow one is clipped.  Three slow ones in a row, or a single
+fast one, say that the machine or the model has changed, and rescale all that is known, which keeps its shape: so a slow
+first batch (compilation, cold caches) is forgotten with the first normal one, and a drift is followed within three.
 
 O(1) to learn and to predict but for a rescaling; plain doubles in a fixed order, so every machine learns the same.
 Source: the rules and figures of the simulation study in docs/policies.md; Clockwork (OSDI 2020) for tables by size.

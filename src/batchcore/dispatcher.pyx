@@ -44,7 +44,8 @@ from batchcore.future cimport (
 )
 from batchcore.machine cimport (
     Decision, Entry, Estimate, Machine, machine_abandon, machine_answer, machine_cancel, machine_clear, machine_close,
-    machine_complete, machine_decide, machine_estimate, machine_flush, machine_next_wakeup_ns, machine_reject, machine_submit,
+    machine_complete, machine_decide, machine_estimate, machine_flush, machine_next_wakeup_ns, machine_reject,
+    machine_submit,
 )
 
 MAX_DURATION_MS = 1e10
@@ -226,7 +227,7 @@ cdef class Dispatcher(Owner):
                     if self.fn is None:
                         self.fn = fn
         if self.recorder is not None:
-            for future in futures:
+            for _ in range(len(futures)):
                 self.recorder.add(now_ns, deadline_ns, priority)
         signal = fits and self.due()
         unlock(&self.lock)

@@ -23,8 +23,9 @@ from batchcore.cost cimport Cost, SLOTS, cost_known, cost_learn, cost_predict_ns
 from batchcore.custom cimport ask, decider_of, tell
 from batchcore.histogram cimport CARRY, Histogram, MAX_BOUNDS, histogram_extend
 from batchcore.machine cimport (
-    Config, Decision, Entry, Estimate, Flight, Machine, PAST, Past, machine_cancel, machine_change, machine_close, machine_complete,
-    machine_decide, machine_estimate, machine_flush, machine_next_wakeup_ns, machine_reject, machine_submit, machine_tell, of_expiry,
+    Config, Decision, Entry, Estimate, Machine, PAST, Past, machine_cancel, machine_change, machine_close,
+    machine_complete, machine_decide, machine_estimate, machine_flush, machine_next_wakeup_ns, machine_reject,
+    machine_submit, machine_tell, of_expiry,
 )
 from batchcore.queue cimport Node, Queue, in_run, sooner
 from batchcore.traffic cimport traffic_callers, traffic_closed, traffic_rate

@@ -385,7 +385,7 @@ cdef inline Departure machine_departure(Machine *machine) noexcept nogil:
     cdef Departure departure = Departure(
         until_ns=plan.until_ns, skip=0, give_up_ns=0, size=plan.size, reason=plan.reason)
     cdef Node *expiry = queue_peek(&machine.expiry)
-    cdef int64_t wanted, latest_ns
+    cdef int64_t wanted, enough, latest_ns
     if expiry == NULL:
         return departure
     if not cost_known(&machine.cost):
@@ -400,12 +400,14 @@ cdef inline Departure machine_departure(Machine *machine) noexcept nogil:
     latest_ns = expiry.key - WAKE_MARGIN_NS - careful_ns(
         &machine.cost, min(machine.queued + 1, machine.config.max_batch_size))
     if plan.until_ns <= machine.now_ns and machine.config.capacity > 1 and not machine_lets_go(machine):
-        if wanted < needed_size(
+        # Other workers serve those that come later: a batch that is smaller than needed may wait for more.
+        enough = needed_size(
             &machine.cost,
             staggered_size(
                 &machine.cost, machine.config.max_batch_size, machine.config.capacity,
                 expiry.key - of_expiry(expiry).arrival_ns),
-            machine.config.capacity, traffic_rate(&machine.traffic, machine.now_ns)):
+            machine.config.capacity, traffic_rate(&machine.traffic, machine.now_ns))
+        if wanted < enough:
             departure.until_ns = max(latest_ns, machine.now_ns)
             departure.reason = DEADLINE
     elif latest_ns < departure.until_ns:
@@ -417,7 +419,7 @@ cdef inline Departure machine_departure(Machine *machine) noexcept nogil:
 
 
 cdef inline int64_t machine_hopeless_ns(const Machine *machine) noexcept nogil:
-    """How long before its deadline a queued request is certain to be late: with every worker busy, the fastest batch."""
+    """How long before its deadline a queued request is sure to be late: with every worker busy, the fastest batch."""
     if machine.in_flight > 0 and machine.in_flight >= machine.config.capacity:
         return <int64_t>machine.cost.fastest_ns
     return 0
@@ -464,8 +466,7 @@ cdef inline void machine_depart(
     cdef Node *node
     cdef Past *past
     cdef int64_t oldest_ns = machine.now_ns
-    cdef int64_t i
-    for i in range(departure.skip):
+    for _ in range(departure.skip):
         entry = <Entry *>queue_peek(&machine.order)
         if entry.deadline_ns < departure.give_up_ns:
             machine_end_late(machine, decision, entry)
@@ -473,7 +474,7 @@ cdef inline void machine_depart(
             queue_remove(&machine.order, &entry.order)
             entry.order.next = passed
             passed = &entry.order
-    for i in range(departure.size):
+    for _ in range(departure.size):
         entry = <Entry *>queue_peek(&machine.order)
         machine_unlink(machine, entry, RUNNING)
         histogram_add(&machine.queue_delay, machine.now_ns - entry.arrival_ns)
@@ -590,7 +591,9 @@ cdef inline void machine_complete(Machine *machine, int64_t now_ns, Flight *flig
     histogram_add(&machine.service, service_ns)
     if failed < flight.size:    # how soon fn raises says nothing of how long it takes
         cost_learn(&machine.cost, flight.size, service_ns)
-    traffic_complete(&machine.traffic, machine.now_ns, service_ns, machine.queued + machine.running)
+    traffic_complete(
+        &machine.traffic, machine.now_ns, service_ns // max(machine.config.capacity, <int64_t>1), flight.size,
+        machine.queued + machine.running)
     if machine.past[flight.id % PAST].id == flight.id:
         machine.past[flight.id % PAST].service_ns = service_ns
 

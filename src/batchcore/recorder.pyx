@@ -35,7 +35,7 @@ cdef class Recorder:
         self.count += 1
 
     def columns(self):
-        """Return arrivals and timeouts (None: none), ms since the start, and priorities: three lists of equal length."""
+        """Return arrivals, ms since the start, timeouts, ms or None, and priorities: three lists of equal length."""
         cdef int64_t i
         cdef list arrivals = []
         cdef list timeouts = []

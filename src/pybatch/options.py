@@ -118,8 +118,8 @@ def engine_options(
     if name == "immediate" and wait_ns is not None:
         if max_wait_ms is not UNCHANGED:
             raise ValueError(
-                f"max_wait_ms is {max_wait_ms} but policy 'immediate' never waits; use policy='adaptive' or 'fixed', or "
-                "max_wait_ms=None"
+                f"max_wait_ms is {max_wait_ms} but policy 'immediate' never waits; use policy='adaptive' or 'fixed', "
+                "or max_wait_ms=None"
             )
         options["max_wait_ns"] = None
     if name == "fixed" and wait_ns is None:
@@ -140,8 +140,8 @@ def _cost_model_ns(cost_model: Any) -> list[tuple[int, int]]:
             size, ms = pair
         except (TypeError, ValueError):
             raise TypeError(f"cost_model[{i}] must be a pair (batch size, ms), not {pair!r}") from None
-        service_ns = nanoseconds(f"the time of cost_model[{i}]", ms)
+        service_ns = nanoseconds(f"the time in cost_model[{i}]", ms)
         if not service_ns:
-            raise ValueError(f"the time of cost_model[{i}] is {ms!r}; it must be above 0 milliseconds")
-        pairs.append((integer(f"the size of cost_model[{i}]", size, 1, MAX_BATCH_SIZE), service_ns))
+            raise ValueError(f"the time in cost_model[{i}] is {ms!r}; it must be above 0 milliseconds")
+        pairs.append((integer(f"the size in cost_model[{i}]", size, 1, MAX_BATCH_SIZE), service_ns))
     return pairs
