@@ -29,8 +29,8 @@ from batchcore.histogram cimport Histogram, histogram_add
 from batchcore.policy cimport Plan, View, WAKE_MARGIN_NS, plan_fixed, plan_immediate
 from batchcore.queue cimport Node, Queue, queue_peek, queue_push, queue_put_back, queue_remove
 from batchcore.traffic cimport (
-    AFTER_COMPLETION, FURTHER, INTO_IDLE, Moment, Traffic, traffic_arrive, traffic_complete, traffic_moment,
-    traffic_rate,
+    AFTER_COMPLETION, FURTHER, INTO_IDLE, Moment, Traffic, traffic_arrive, traffic_closed, traffic_complete,
+    traffic_moment, traffic_rate,
 )
 
 cdef enum:
@@ -399,7 +399,8 @@ cdef inline Departure machine_departure(Machine *machine) noexcept nogil:
         return departure
     latest_ns = expiry.key - WAKE_MARGIN_NS - careful_ns(
         &machine.cost, min(machine.queued + 1, machine.config.max_batch_size))
-    if plan.until_ns <= machine.now_ns and machine.config.capacity > 1 and not machine_lets_go(machine):
+    if plan.until_ns <= machine.now_ns and machine.config.capacity > 1 and not machine_lets_go(machine) and (
+            not traffic_closed(&machine.traffic)):
         # Other workers serve those that come later: a batch that is smaller than needed may wait for more.
         enough = needed_size(
             &machine.cost,
