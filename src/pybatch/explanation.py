@@ -62,7 +62,9 @@ class Explanation:
     learned : batchcore.records.Learned
         Cost of a batch by size, rate of arrivals, open or closed loop.
     now : str
-        What would happen now if nothing came.
+        What would happen now if nothing came,
+    wake_at_ns : int or None
+        and when; None: nothing before an event.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Explanation:
     past: tuple[Past, ...]
     learned: Learned
     now: str
+    wake_at_ns: int | None
 
     def __str__(self) -> str:
         return "\n".join([*self._head(), *self._what_was_learned(), *self._what_was_done(), f"Now: {self.now}."])
@@ -135,6 +138,7 @@ def explain(dispatcher: Dispatcher) -> Explanation:
         past=engine.past(),
         learned=engine.learned(now_ns),
         now=now,
+        wake_at_ns=wake_at_ns,
     )
 
 
