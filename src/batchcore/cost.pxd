@@ -18,11 +18,12 @@ from libc.stdint cimport int64_t
 from batchcore._numeric cimport floor_log2
 
 cdef extern from *:
-    const double MOST_NS "1e18"     # 31 years; what goes beyond would not fit its type
+    const double MOST_NS "1e16"     # 116 days: the sum of some hundred and an instant fits a 64-bit integer
 
 cdef enum:
     EXACT_SIZES = 64    # each has a slot of its own; above, eight slots an octave
-    SLOTS = 177         # up to 2**20
+    SLOTS = 177         # up to MAX_SIZE
+    MAX_SIZE = 1 << 20
 
 cdef struct Slot:
     double seen         # batches, at most FULL_TRUST; 0: none
@@ -69,19 +70,19 @@ cdef inline double cost_slot_ns(const Cost *cost, const Slot *slot, int64_t n) n
 
 
 cdef inline double cost_expect_ns(const Cost *cost, int64_t n) noexcept nogil:
-    """Expected service time of a batch of n, ns; 0 while nothing is known."""
+    """Expected service time of a batch of n, 1 to MAX_SIZE: ns, at most MOST_NS; 0 while nothing is known."""
     cdef double law = cost_law_ns(cost, <double>n)
     cdef const Slot *slot = &cost.slots[slot_of(n)]
     cdef double trust
     if slot.seen == 0.0:
-        return law
+        return min(law, MOST_NS)
     trust = 1.0 if slot.seen < 3.0 else 0.2     # in the law, in batches
-    return (slot.seen * cost_slot_ns(cost, slot, n) + trust * law) / (slot.seen + trust)
+    return min((slot.seen * cost_slot_ns(cost, slot, n) + trust * law) / (slot.seen + trust), MOST_NS)
 
 
 cdef inline int64_t cost_predict_ns(const Cost *cost, int64_t n) noexcept nogil:
-    """The same as a duration, at most MOST_NS."""
-    return <int64_t>min(cost_expect_ns(cost, n), MOST_NS)
+    """The same in whole nanoseconds."""
+    return <int64_t>cost_expect_ns(cost, n)
 
 
 cdef inline void cost_fit(Cost *cost) noexcept nogil:
@@ -135,7 +136,7 @@ cdef inline double cost_judge(Cost *cost, const Slot *slot, int64_t n, double ns
 cdef inline void cost_learn(Cost *cost, int64_t n, int64_t service_ns) noexcept nogil:
     cdef Slot *slot = &cost.slots[slot_of(n)]
     cdef double size = <double>n
-    cdef double ns = <double>max(service_ns, <int64_t>1)
+    cdef double ns = min(<double>max(service_ns, <int64_t>1), MOST_NS)
     cdef double gain
     if slot.seen > 0.0:
         ns = cost_judge(cost, slot, n, ns)
