@@ -5,9 +5,11 @@ as five sums; its slope is drawn to a tenth of the mean for want of better evide
 And a moving average for each size (each eighth of an octave above 64), which the law fills in where batches are few:
 real models have steps, cliffs and sizes at which batching hurts.
 
-A batch is judged only by its own size's past.  An odd slow one is clipped.  Three slow ones in a row, or a single fast
-one, say that the machine or the model has changed, and rescale all that is known, which keeps its shape: so a slow first
-batch (compilation, cold caches) is forgotten with the first normal one, and a drift is followed within three.
+A batch is judged only by its own size's past.  An odd one is clipped.  Three slow or three fast ones in a row, or a
+single very fast one, say that the machine or the model has changed, and rescale all that is known, which keeps its
+shape: so a slow first batch (compilation, cold caches) is forgotten with the first normal one, and a drift is followed
+within three.  Slow and fast are judged alike, or a machine that goes to and fro would leave the sizes that it does not
+run behind, a step at a time.
 
 O(1) to learn and to predict but for a rescaling; plain doubles in a fixed order, so every machine learns the same.
 Source: the rules and figures of the simulation study in docs/policies.md; Clockwork (OSDI 2020) for tables by size.
@@ -40,8 +42,8 @@ cdef struct Cost:
     double intercept    # and ns a batch
     double deviation    # moving average of |service time / expected - 1|
     double fastest_ns   # the fastest batch lately; 0 before the first
-    double slow_ratio   # least of the slow ones in a row
-    int64_t slow        # how many they are
+    int64_t odd         # batches in a row that were slow, or that were fast
+    double odd_ratio    # service time / expected of the least odd of them; valid when odd > 0
     int64_t rescaled    # times that everything was
     Slot slots[SLOTS]
 
@@ -106,7 +108,7 @@ cdef inline void cost_rescale(Cost *cost, double ratio) noexcept nogil:
     cost.fastest_ns *= ratio
     for i in range(SLOTS):
         cost.slots[i].ns *= ratio
-    cost.slow = 0
+    cost.odd = 0
     cost.rescaled += 1
 
 
@@ -121,16 +123,21 @@ cdef inline double cost_judge(Cost *cost, const Slot *slot, int64_t n, double ns
     if ratio < 0.6 and ratio * (1.0 + 4.0 * cost.deviation) < 1.0:
         cost_rescale(cost, max(ratio, 1e-6))
         return ns
-    if ratio > most:
-        cost.slow_ratio = min(ratio, cost.slow_ratio) if cost.slow > 0 else ratio
-        cost.slow += 1
-        if cost.slow < 3:
-            return most * expected
-        cost_rescale(cost, cost.slow_ratio)
-        return cost.slow_ratio * expected
-    cost.slow = 0
-    cost.deviation += 0.1 * ((ratio - 1.0 if ratio > 1.0 else 1.0 - ratio) - cost.deviation)
-    return ns
+    if ratio <= most and ratio * most >= 1.0:
+        cost.odd = 0
+        cost.deviation += 0.1 * ((ratio - 1.0 if ratio > 1.0 else 1.0 - ratio) - cost.deviation)
+        return ns
+    if cost.odd == 0 or (ratio > 1.0) != (cost.odd_ratio > 1.0):
+        cost.odd = 1
+        cost.odd_ratio = ratio
+    else:
+        cost.odd += 1
+        cost.odd_ratio = min(ratio, cost.odd_ratio) if ratio > 1.0 else max(ratio, cost.odd_ratio)
+    if cost.odd < 3:
+        return expected * most if ratio > 1.0 else expected / most
+    ratio = cost.odd_ratio
+    cost_rescale(cost, ratio)
+    return ratio * expected
 
 
 cdef inline void cost_learn(Cost *cost, int64_t n, int64_t service_ns) noexcept nogil:
