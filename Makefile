@@ -21,7 +21,7 @@ $(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.installed
-	$(VENV)/bin/python $(PIP) ".[demo]"
+	$(VENV)/bin/python $(PIP) ".[demo,tune]"
 	touch $@
 
 $(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(VENV)/.%: $(VENV)/.demo
@@ -59,7 +59,7 @@ coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .px
 
 # Special builds: of a copy, so that they do not get into each other's way.
 .venv-coverage/.installed: KIND = trace
-.venv-coverage/.installed: EXTRA = [demo]
+.venv-coverage/.installed: EXTRA = [demo,tune]
 .venv-address/.installed: KIND = address
 .venv-coverage/.installed .venv-address/.installed: .venv-%/.installed: $(SOURCES)
 	rm -rf .venv-$*

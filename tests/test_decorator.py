@@ -91,7 +91,7 @@ def test_it_needs_no_parentheses(ends: Callable[..., None]) -> None:
 def test_callers_of_several_threads_share_batches(ends: Callable[..., None]) -> None:
     batches = []
 
-    @batched(max_batch_size=4, max_wait_ms=HOUR_MS, metrics=False)
+    @batched(max_batch_size=4, policy="fixed", max_wait_ms=HOUR_MS, metrics=False)
     def double(items: list[int]) -> list[int]:
         batches.append(sorted(items))
         return [item * 2 for item in items]
@@ -122,7 +122,7 @@ def test_it_keeps_the_name_and_the_docstring_of_the_function(ends: Callable[...,
 
 
 def test_its_scheduler_can_be_reached_and_has_the_options(ends: Callable[..., None]) -> None:
-    @batched(max_batch_size=5, max_wait_ms=1, max_queue_size=6, name="mine", metrics=False)
+    @batched(max_batch_size=5, policy="fixed", max_wait_ms=1, max_queue_size=6, name="mine", metrics=False)
     def double(items: list[int]) -> list[int]:
         return [item * 2 for item in items]
 

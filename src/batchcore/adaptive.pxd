@@ -20,16 +20,16 @@ Source: the rules and figures of the simulation study in docs/policies.md.
 from libc.stdint cimport int64_t
 
 from batchcore._numeric cimport power
-from batchcore._types cimport FULL, GATHERED, IDLE_WORKER, NEVER_NS, SPACED, SPLIT, START_NS
+from batchcore._types cimport FULL, GATHERED, IDLE_WORKER, Reason, SPACED, SPLIT, START_NS
 from batchcore.cost cimport Cost, cost_expect_ns, cost_known, cost_law_ns
-from batchcore.policy cimport Plan, View, largest_size, no_later
+from batchcore.policy cimport Plan, View, largest_size, no_later, plan_immediate
 from batchcore.traffic cimport (
     BINS, Gaps, Traffic, bin_end_ns, bin_of, gaps_known, traffic_closed, traffic_callers, traffic_rate,
 )
 
 cdef extern from *:
-    const double PATIENCE "0.035"   # share of throughput that waiting for the last callers may cost: those left behind
-                                    # pay a whole batch
+    # Share of throughput that waiting for the last callers may cost: those left behind pay a whole batch.
+    const double PATIENCE "0.035"
 
 
 cdef inline int64_t choose_size(const View *view) noexcept nogil:
@@ -82,6 +82,8 @@ cdef inline int64_t wait_for_returns(const View *view, int64_t longest_ns) noexc
     cdef int64_t from_ns = 0
     cdef int64_t end_ns
     cdef int i
+    if view.capacity > 1:
+        missing = min(missing, view.traffic.awaited)    # callers of other workers' batches come back to those
     if missing <= 0 or not gaps_known(returns):
         return 0
     for i in range(first, BINS):
@@ -123,7 +125,7 @@ cdef inline int64_t wait_for_more(const View *view, int64_t longest_ns) noexcept
     cdef double behind = max(traffic_rate(view.traffic, view.now_ns) * service - 1.0, 0.0)   # others who wait for us
     cdef double missed = 1.0    # chance that the next one has not come yet
     cdef double gain = 0.0
-    cdef double best = 0.02 * (service + merged)
+    cdef double best = 0.05 * (service + merged)
     cdef double share, gap, value
     cdef int64_t best_ns = 0
     cdef int64_t gap_ns
@@ -165,43 +167,32 @@ cdef inline int64_t wait_for_turn(const View *view) noexcept nogil:
 
 
 cdef inline Plan plan_adaptive(const View *view) noexcept nogil:
-    cdef int64_t largest = largest_size(view)
-    cdef Plan plan = Plan(until_ns=view.now_ns, size=largest, reason=IDLE_WORKER)
-    cdef int64_t longest_ns, wait_ns
-    cdef double saved
-    if view.waits_since_ns < view.now_ns:
+    cdef Plan plan = plan_immediate(view)
+    cdef int64_t wait_ns = 0
+    cdef int64_t size, turn_ns, longest_ns
+    cdef Reason reason = GATHERED
+    if plan.reason == IDLE_WORKER and view.waits_since_ns < view.now_ns:
         plan.reason = GATHERED
-    if cost_known(view.cost):
-        plan.size = choose_size(view)
-        if plan.size < largest:
-            plan.reason = SPLIT
-            return plan
-    if largest == view.max_batch_size:
-        plan.reason = FULL
-        return plan
     if not cost_known(view.cost):
         return plan
-    plan.until_ns = NEVER_NS
-    plan = no_later(view, plan, view.queued + 1)
-    if plan.until_ns <= view.now_ns:
+    size = choose_size(view)
+    if size < plan.size:
+        return Plan(until_ns=view.now_ns, size=size, reason=SPLIT)
+    if plan.reason == FULL:
         return plan
+    longest_ns = <int64_t>(
+        cost_expect_ns(view.cost, plan.size) + cost_expect_ns(view.cost, 1) - cost_expect_ns(view.cost, plan.size + 1)
+    ) - (view.now_ns - view.waits_since_ns)
+    if longest_ns > 0:
+        if traffic_closed(view.traffic):
+            wait_ns = wait_for_returns(view, longest_ns)
+        elif view.capacity == 1:
+            wait_ns = wait_for_more(view, longest_ns)
     if view.capacity > 1:
-        wait_ns = wait_for_turn(view)
-        if wait_ns > 0 and view.now_ns + wait_ns < plan.until_ns:
-            return Plan(until_ns=view.now_ns + wait_ns, size=largest, reason=SPACED)
-    else:
-        saved = cost_expect_ns(view.cost, largest) + cost_expect_ns(view.cost, 1) - cost_expect_ns(
-            view.cost, largest + 1)
-        longest_ns = <int64_t>saved - (view.now_ns - view.waits_since_ns)
-        wait_ns = 0
-        if longest_ns > 0:
-            if traffic_closed(view.traffic):
-                wait_ns = wait_for_returns(view, longest_ns)
-            else:
-                wait_ns = wait_for_more(view, longest_ns)
-        if wait_ns > 0 and view.now_ns + wait_ns < plan.until_ns:
-            return Plan(until_ns=view.now_ns + wait_ns, size=largest, reason=GATHERED)
+        turn_ns = wait_for_turn(view)
+        if turn_ns > wait_ns:
+            wait_ns = turn_ns
+            reason = SPACED
     if wait_ns <= 0:
-        return Plan(
-            until_ns=view.now_ns, size=largest, reason=GATHERED if view.waits_since_ns < view.now_ns else IDLE_WORKER)
-    return plan
+        return plan
+    return no_later(view, Plan(until_ns=view.now_ns + wait_ns, size=plan.size, reason=reason), view.queued + 1)

@@ -1,7 +1,8 @@
 """What a batch of n is expected to take, learned from the batches that completed.
 
-Two estimates in one.  An affine law, least squares over (n, service time) with weights that decay by 0.985 a batch, kept
-as five sums; its slope is drawn to a tenth of the mean for want of better evidence, the more the noisier the figures.
+Two estimates in one.  An affine law, least squares over (n, service time) with weights that decay by 0.985 a batch,
+kept as five sums; its slope is drawn to a tenth of the mean for want of better evidence, the more the noisier the
+figures are.
 And a moving average for each size (each eighth of an octave above 64), which the law fills in where batches are few:
 real models have steps, cliffs and sizes at which batching hurts.
 

@@ -1,8 +1,8 @@
 """A policy of the user's own: what it is shown, what it may answer, and how it is asked.
 
 The machine never calls Python.  Where such a policy is in force it says ASK, and whoever drives it asks here, outside
-the lock, and gives the answer back.  What happens meanwhile is not lost: a wait that was decided before the latest event
-is void, and a batch is cut to what is queued.
+the lock, and gives the answer back.  What happens meanwhile is not lost: a wait that was decided before the latest
+event is void, and a batch is cut to what is queued.
 """
 
 import cython

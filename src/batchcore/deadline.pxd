@@ -66,8 +66,8 @@ cdef inline int64_t staggered_size(
 cdef inline int64_t needed_size(const Cost *cost, int64_t limit, int64_t workers, double rate) noexcept nogil:
     """The size up to `limit` from which batches of it, on all workers, keep up with a fifth more than comes.
 
-    A smaller batch is worth deferring (Symphony, 2023) while its deadlines allow, and only then: where small batches are
-    enough, deferral costs latency and gains nothing.  Takes efficiency to grow with size.
+    A smaller batch is worth deferring (Symphony, 2023) while its deadlines allow, and only then: where small batches
+    are enough, deferral costs latency and gains nothing.  Takes efficiency to grow with size.
     """
     cdef double wanted = 1.2 * rate / <double>workers
     cdef int64_t low = 0
@@ -124,7 +124,7 @@ cdef inline double losses(const Outlook *outlook, const Choice *choice, int64_t 
     cdef int64_t now_ns = outlook.now_ns + careful_ns(outlook.cost, choice.size)
     cdef int64_t lost = 0
     cdef int64_t i = 0
-    cdef int64_t size, left, most
+    cdef int64_t most
     cdef double price = 0.0
     cdef Choice next
     for i in range(choice.skip):

@@ -6,6 +6,7 @@ from batchcore._lock cimport Lock
 from batchcore.engine cimport Engine
 from batchcore.machine cimport Decision, Flight
 from batchcore.future cimport BaseFuture, FanOut, Owner, Parker
+from batchcore.recorder cimport Recorder
 
 
 cdef class Batch:
@@ -34,6 +35,7 @@ cdef class Dispatcher(Owner):
     cdef readonly set running           # batches in flight
     cdef Batch spare                    # made before it is known whether there is a batch
     cdef FanOut fan_out
+    cdef public Recorder recorder       # notes what is submitted; None: nobody wants it
     cdef object room                    # deque of callables, one for each who waits for room in the queue
 
     cdef BaseFuture submit(self, object fn, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority)

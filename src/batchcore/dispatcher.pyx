@@ -33,7 +33,7 @@ cdef extern from "Python.h":
 from batchcore._clock cimport monotonic_ns
 from batchcore._lock cimport lock, unlock
 from batchcore._types cimport (
-    ACCEPTED, ASK, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, DRAIN, EXPIRED, FAILED, FLUSH, IDLE,
+    ACCEPTED, ASK, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, DRAIN, ENDED, EXPIRED, FAILED, FLUSH, IDLE,
     NEVER_NS, NO_ROOM, SHUT_DOWN, Status, WAIT,
 )
 from batchcore.custom cimport ask, tell
@@ -43,8 +43,9 @@ from batchcore.future cimport (
     take_parker,
 )
 from batchcore.machine cimport (
-    Decision, Entry, Machine, machine_abandon, machine_answer, machine_cancel, machine_clear, machine_close,
-    machine_complete, machine_decide, machine_flush, machine_next_wakeup_ns, machine_reject, machine_submit,
+    Decision, Entry, Estimate, Machine, machine_abandon, machine_answer, machine_cancel, machine_clear, machine_close,
+    machine_complete, machine_decide, machine_estimate, machine_flush, machine_next_wakeup_ns, machine_reject,
+    machine_submit,
 )
 
 MAX_DURATION_MS = 1e10
@@ -141,7 +142,7 @@ cdef class Dispatcher(Owner):
 
     cdef bint due(self) noexcept:
         """Whether somebody has to be asked to decide; if so, somebody is coming from here on.  Under the lock."""
-        cdef const Machine *machine = &self.engine.machine
+        cdef Machine *machine = &self.engine.machine
         # A timer that has rung brings nobody any more: whom it brought is `coming`, or has found something to do.
         cdef int64_t armed_ns = self.armed_ns if self.armed_ns > machine.now_ns else NEVER_NS
         if self.coming or machine_next_wakeup_ns(machine) >= armed_ns:
@@ -177,6 +178,8 @@ cdef class Dispatcher(Owner):
             if self.fn is None:
                 self.fn = fn
             signal = self.due()
+        if self.recorder is not None and (answer == ACCEPTED or answer == ENDED):
+            self.recorder.add(now_ns, deadline_ns, priority)
         unlock(&self.lock)
         if answer == ACCEPTED:
             if signal:
@@ -197,6 +200,8 @@ cdef class Dispatcher(Owner):
         if future is None:
             if self.block and _get_running_loop() is None:
                 return self.submit_blocking(fn, item, deadline_ns, priority)
+            if self.recorder is not None:
+                self.recorder.add(now_ns, deadline_ns, priority)
             raise self.refuse(1)
         return future
 
@@ -221,6 +226,9 @@ cdef class Dispatcher(Owner):
                     Py_INCREF(future)
                     if self.fn is None:
                         self.fn = fn
+        if self.recorder is not None:
+            for _ in range(len(futures)):
+                self.recorder.add(now_ns, deadline_ns, priority)
         signal = fits and self.due()
         unlock(&self.lock)
         if not fits:
@@ -520,6 +528,18 @@ cdef class Dispatcher(Owner):
             self.fn = None
         unlock(&self.lock)
         return 0
+
+    def estimate_ns(self):
+        """What a request submitted now could expect, ns: queue delay and service time; None if nothing is known."""
+        cdef Estimate estimate
+        lock(&self.lock)
+        estimate = machine_estimate(&self.engine.machine, monotonic_ns())
+        unlock(&self.lock)
+        return None if estimate.queue_delay_ns < 0 else (estimate.queue_delay_ns, estimate.service_ns)
+
+    def now_ns(self):
+        """The time."""
+        return monotonic_ns()
 
     @property
     def closed(self):

@@ -1,6 +1,7 @@
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import Any, Final, Literal
 
-from batchcore.records import Decision, Stats
+from batchcore.records import Decision, Learned, Past, Stats
 
 MAX_BATCH_SIZE: Final[int]
 MAX_QUEUE_SIZE: Final[int]
@@ -27,13 +28,14 @@ class Engine:
     def __init__(
         self,
         *,
-        policy: str = "immediate",
+        policy: Any = "immediate",
         max_batch_size: int = 32,
         max_wait_ns: int | None = None,
         max_latency_ns: int | None = None,
         max_queue_size: int = 65536,
         capacity: int = 1,
         aging_ns: int = ...,
+        cost_model: Sequence[tuple[int, int]] | None = None,
         batch_size_bounds: tuple[int, ...] | None = None,
         delay_bounds_ns: tuple[int, ...] | None = None,
     ) -> None: ...
@@ -46,7 +48,7 @@ class Engine:
         self,
         now_ns: int,
         *,
-        policy: str = ...,
+        policy: Any = ...,
         max_batch_size: int = ...,
         max_wait_ns: int | None = ...,
         max_latency_ns: int | None = ...,
@@ -56,5 +58,10 @@ class Engine:
     def close(self, now_ns: int) -> None: ...
     def next_wakeup_ns(self) -> int | None: ...
     def predict_ns(self, batch_size: int) -> int | None: ...
+    def estimate_ns(self, now_ns: int) -> tuple[int, int] | None: ...
+    def past(self) -> tuple[Past, ...]: ...
+    def learned(self, now_ns: int) -> Learned: ...
+    @property
+    def policy(self) -> str: ...
     def stats(self) -> Stats: ...
     def check(self) -> None: ...

@@ -19,14 +19,16 @@ from batchcore._types cimport (
     ACCEPTED, ADAPTIVE, ASK, Answer, CANCELLED, CLOSED, COMPLETED, CUSTOM, DISPATCH, EXPIRED, FAILED, FIXED, FLUSH,
     IMMEDIATE, NEVER_NS, NO_ROOM, PolicyId, QUEUED, SHUT_DOWN, START_NS, STATUS_COUNT, WAIT,
 )
-from batchcore.cost cimport SLOTS, cost_known, cost_learn, cost_predict_ns
+from batchcore.cost cimport Cost, SLOTS, cost_known, cost_learn, cost_predict_ns
 from batchcore.custom cimport ask, decider_of, tell
 from batchcore.histogram cimport CARRY, Histogram, MAX_BOUNDS, histogram_extend
 from batchcore.machine cimport (
-    Config, Decision, Entry, Flight, Machine, machine_cancel, machine_change, machine_close, machine_complete,
-    machine_decide, machine_flush, machine_next_wakeup_ns, machine_reject, machine_submit, machine_tell, of_expiry,
+    Config, Decision, Entry, Estimate, Machine, PAST, Past, machine_cancel, machine_change, machine_close,
+    machine_complete, machine_decide, machine_estimate, machine_flush, machine_next_wakeup_ns, machine_reject,
+    machine_submit, machine_tell, of_expiry,
 )
 from batchcore.queue cimport Node, Queue, in_run, sooner
+from batchcore.traffic cimport traffic_callers, traffic_closed, traffic_rate
 
 MAX_BATCH_SIZE = 1_048_576
 MAX_QUEUE_SIZE = 2**31 - 1
@@ -467,6 +469,40 @@ cdef class Engine:
             max_wait_ns=None if machine.config.max_wait_ns == NEVER_NS else machine.config.max_wait_ns,
             max_latency_ns=None if machine.config.max_latency_ns == NEVER_NS else machine.config.max_latency_ns,
         )
+
+    def estimate_ns(self, now_ns):
+        """Return queue delay and service time that a request submitted now could expect, ns; None if nothing is known.
+
+        For a request of usual priority, if nothing better comes after it.  O(batches in flight).
+        """
+        cdef Estimate estimate = machine_estimate(&self.machine, instant("now_ns", now_ns))
+        return None if estimate.queue_delay_ns < 0 else (estimate.queue_delay_ns, estimate.service_ns)
+
+    def past(self):
+        """Return the latest 32 batches as `batchcore.records.Past`, oldest first."""
+        cdef Machine copy = self.machine    # other threads may come between the lines below
+        cdef const Past *past
+        cdef int64_t i
+        cdef list found = []
+        for i in range(max(copy.batches - PAST, <int64_t>0) + 1, copy.batches + 1):
+            past = &copy.past[i % PAST]
+            found.append(records.Past(
+                batch_id=past.id, at_ns=past.at_ns, reason=records.REASONS[<int>past.reason], size=past.size,
+                left=past.left, waited_ns=past.waited_ns, expected_ns=past.expected_ns or None,
+                service_ns=None if past.service_ns == NEVER_NS else past.service_ns))
+        return tuple(found)
+
+    def learned(self, now_ns):
+        """Return what was learned of `fn` and of the callers, as `batchcore.records.Learned`."""
+        cdef Machine copy = self.machine
+        cdef const Cost *cost = &copy.cost
+        cdef int64_t now = max(instant("now_ns", now_ns), copy.now_ns)
+        sizes = [<int64_t>(cost.slots[i].n + 0.5) for i in range(SLOTS) if cost.slots[i].seen > 0]
+        return records.Learned(
+            sizes=tuple([(size, cost_predict_ns(cost, size)) for size in sizes]),
+            per_item_ns=cost.slope, per_batch_ns=cost.intercept, deviation=cost.deviation,
+            arrivals_per_second=traffic_rate(&copy.traffic, now) * 1e9, closed=traffic_closed(&copy.traffic),
+            callers=traffic_callers(&copy.traffic))
 
     @property
     def policy(self):

@@ -29,8 +29,8 @@ from batchcore.histogram cimport Histogram, histogram_add
 from batchcore.policy cimport Plan, View, WAKE_MARGIN_NS, no_later, plan_fixed, plan_immediate
 from batchcore.queue cimport Node, Queue, queue_peek, queue_push, queue_put_back, queue_remove
 from batchcore.traffic cimport (
-    AFTER_COMPLETION, FURTHER, INTO_IDLE, Moment, Traffic, traffic_arrive, traffic_complete, traffic_moment,
-    traffic_rate,
+    AFTER_COMPLETION, FURTHER, INTO_IDLE, Moment, Traffic, traffic_arrive, traffic_closed, traffic_complete,
+    traffic_moment, traffic_rate,
 )
 
 cdef enum:
@@ -123,6 +123,10 @@ cdef struct Decision:
     Entry *batch            # valid when DISPATCH: chain by `later`, soonest due first
     Entry *expired          # chain by `later`; NULL: none
     Entry *last_expired     # its end; valid when expired != NULL
+
+cdef struct Estimate:
+    int64_t queue_delay_ns  # of a request that comes now; -1: nothing is known yet
+    int64_t service_ns      # of its batch
 
 cdef struct Departure:      # a plan with the deadlines taken into account
     int64_t until_ns        # leave at this instant, or at once if it is not after now
@@ -382,7 +386,7 @@ cdef inline Departure machine_departure(Machine *machine) noexcept nogil:
     cdef Departure departure = Departure(
         until_ns=plan.until_ns, skip=0, give_up_ns=0, size=plan.size, reason=plan.reason)
     cdef Node *expiry = queue_peek(&machine.expiry)
-    cdef int64_t more, latest_ns
+    cdef int64_t more, enough, latest_ns
     cdef View view
     if expiry == NULL:
         return departure
@@ -403,14 +407,17 @@ cdef inline Departure machine_departure(Machine *machine) noexcept nogil:
         if latest_ns < plan.until_ns:
             departure.until_ns = latest_ns
             departure.reason = DEADLINE
-    elif machine.config.policy == ADAPTIVE and machine.config.capacity > 1 and not machine_lets_go(machine):
+    elif machine.config.policy == ADAPTIVE and machine.config.capacity > 1 and not machine_lets_go(machine) and (
+            not traffic_closed(&machine.traffic)):
+        # Other workers serve those that come later: a batch that is smaller than needed may wait for more.
         # The rate is that of when the plan was made, or the announced instant would move.
-        if departure.size < needed_size(
+        enough = needed_size(
             &machine.cost,
             staggered_size(
                 &machine.cost, machine.config.max_batch_size, machine.config.capacity,
                 expiry.key - of_expiry(expiry).arrival_ns),
-            machine.config.capacity, traffic_rate(&machine.traffic, machine.traffic.moment_at_ns)):
+            machine.config.capacity, traffic_rate(&machine.traffic, machine.traffic.moment_at_ns))
+        if departure.size < enough:
             view = machine_view(machine)
             plan = no_later(&view, Plan(until_ns=latest_ns, size=plan.size, reason=DEADLINE), more)
             departure.until_ns = plan.until_ns
@@ -419,7 +426,7 @@ cdef inline Departure machine_departure(Machine *machine) noexcept nogil:
 
 
 cdef inline int64_t machine_hopeless_ns(const Machine *machine) noexcept nogil:
-    """How long before its deadline a queued request is certain to be late: with every worker busy, the fastest batch."""
+    """How long before its deadline a queued request is sure to be late: with every worker busy, the fastest batch."""
     if machine.in_flight > 0 and machine.in_flight >= machine.config.capacity:
         return <int64_t>min(machine.cost.fastest_ns, cost_expect_ns(&machine.cost, 1))
     return 0
@@ -466,8 +473,7 @@ cdef inline void machine_depart(
     cdef Node *node
     cdef Past *past
     cdef int64_t oldest_ns = machine.now_ns
-    cdef int64_t i
-    for i in range(departure.skip):
+    for _ in range(departure.skip):
         entry = <Entry *>queue_peek(&machine.order)
         if entry.deadline_ns < departure.give_up_ns:
             machine_end_late(machine, decision, entry)
@@ -475,7 +481,7 @@ cdef inline void machine_depart(
             queue_remove(&machine.order, &entry.order)
             entry.order.next = passed
             passed = &entry.order
-    for i in range(departure.size):
+    for _ in range(departure.size):
         entry = <Entry *>queue_peek(&machine.order)
         machine_unlink(machine, entry, RUNNING)
         histogram_add(&machine.queue_delay, machine.now_ns - entry.arrival_ns)
@@ -592,7 +598,9 @@ cdef inline void machine_complete(Machine *machine, int64_t now_ns, Flight *flig
     histogram_add(&machine.service, service_ns)
     if failed < flight.size:    # how soon fn raises says nothing of how long it takes
         cost_learn(&machine.cost, flight.size, service_ns)
-    traffic_complete(&machine.traffic, machine.now_ns, service_ns, machine.queued + machine.running)
+    traffic_complete(
+        &machine.traffic, machine.now_ns, service_ns // max(machine.config.capacity, <int64_t>1), flight.size,
+        machine.queued + machine.running)
     if machine.past[flight.id % PAST].id == flight.id:
         machine.past[flight.id % PAST].service_ns = service_ns
 
@@ -601,6 +609,34 @@ cdef inline void machine_abandon(Machine *machine, int64_t now_ns, Flight *fligh
     """End a batch in flight that nobody will finish any more; nothing is learned from it."""
     machine_land(machine, now_ns, flight)
     machine.ended[<int>SHUT_DOWN] += flight.size
+
+
+cdef inline Estimate machine_estimate(Machine *machine, int64_t now_ns) noexcept nogil:
+    """What a request of usual priority that came now could expect, if nothing better came after it."""
+    cdef Estimate estimate = Estimate(queue_delay_ns=-1, service_ns=0)
+    cdef int64_t full = machine.queued // machine.config.max_batch_size
+    cdef int64_t start_ns, free_ns
+    cdef const Flight *flight
+    machine_tell(machine, now_ns)
+    if not cost_known(&machine.cost) or machine.config.capacity == 0:
+        return estimate
+    start_ns = machine.now_ns
+    if machine.in_flight >= machine.config.capacity:
+        start_ns = NEVER_NS
+        flight = machine.first_flight
+        while flight != NULL:
+            free_ns = max(flight.dispatched_at_ns + flight.expected_ns, machine.now_ns)
+            start_ns = min(start_ns, free_ns)
+            flight = flight.later
+    elif machine.queued > 0 and not machine_asks(machine):
+        free_ns = machine_departure(machine).until_ns
+        if machine.now_ns < free_ns < NEVER_NS:
+            start_ns = free_ns
+    estimate.service_ns = cost_predict_ns(
+        &machine.cost, machine.queued + 1 - full * machine.config.max_batch_size)
+    estimate.queue_delay_ns = start_ns - machine.now_ns + full * cost_predict_ns(
+        &machine.cost, machine.config.max_batch_size) // machine.config.capacity
+    return estimate
 
 
 cdef inline void machine_flush(Machine *machine, int64_t now_ns, Reason reason) noexcept nogil:

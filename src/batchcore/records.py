@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     from batchcore.engine import Request
 
-__all__ = ["OUTCOMES", "REASONS", "Decision", "Drop", "Histogram", "Outcome", "Reason", "Stats", "Wait"]
+__all__ = [
+    "OUTCOMES",
+    "REASONS",
+    "Decision",
+    "Drop",
+    "Histogram",
+    "Learned",
+    "Outcome",
+    "Past",
+    "Reason",
+    "Stats",
+    "Wait",
+]
 
 Reason = Literal[
     "full",
@@ -98,6 +110,67 @@ class Decision:
     batch_id: int | None
     batch: tuple[Request, ...]
     expired: tuple[Request, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is remembered of a batch.
+
+    Attributes
+    ----------
+    batch_id : int
+        1 for the first batch of a scheduler.
+    at_ns : int
+        When it left, on the engine's clock.
+    reason : str
+        Why (see `Reason`).
+    size, left : int
+        Requests in it, and requests that stayed in the queue.
+    waited_ns : int
+        Queue delay of the oldest request in it.
+    expected_ns : int or None
+        Service time predicted when it left; None if nothing was known.
+    service_ns : int or None
+        What it took; None while it runs.
+    """
+
+    batch_id: int
+    at_ns: int
+    reason: Reason
+    size: int
+    left: int
+    waited_ns: int
+    expected_ns: int | None
+    service_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What an engine has learned of its `fn` and of its callers.
+
+    Attributes
+    ----------
+    sizes : tuple of (int, int)
+        Batch sizes seen and the service time expected of each, ns; of sizes above 64, one for each eighth of an octave.
+    per_item_ns, per_batch_ns : float
+        The affine law through them.
+    deviation : float
+        Usual distance of a service time from what was expected, as a share of it.
+    arrivals_per_second : float
+        Recent rate of requests.
+    closed : bool
+        Whether callers seem to wait for an answer before they ask again.
+    callers : int
+        How many there are at least; means something only if `closed`.
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    per_item_ns: float
+    per_batch_ns: float
+    deviation: float
+    arrivals_per_second: float
+    closed: bool
+    callers: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,10 +60,10 @@ cdef struct Chunk:
     Ticket tickets[CHUNK]
 
 cdef struct Worker:
-    Node node           # place in `running`, key is the end; first, so that a Node is its Worker
+    Node node           # place in `busy`, key is the end of its batch; first, so that a Node is its Worker
     Flight flight       # what the machine knows of its batch
     Entry *batch        # chain by `later`
-    int32_t number
+    int32_t id          # 0 for the first
     Worker *next        # valid in the list of idle ones
 
 cdef struct RequestRow:
@@ -94,7 +94,8 @@ cdef dict PROCESSES = {"poisson": POISSON, "gamma": GAMMA, "mmpp": MMPP, "bursts
 
 
 @cython.final
-@cython.no_gc_clear     # __dealloc__ needs the engine
+@cython.no_gc_clear         # __dealloc__ needs the engine
+@cython.nonecheck(False)    # Cython cannot check `self.x += 1` without the GIL
 cdef class Simulator:
     """Run one engine against sources of requests and workers that only take time.
 
@@ -132,9 +133,9 @@ cdef class Simulator:
     cdef bint stale                 # something has happened since the last decision
     cdef Decision decision
     cdef Queue future               # tickets that are planned, by time
-    cdef Queue running              # workers, by end
-    cdef Worker *workers           # one for each
-    cdef Worker *idle              # those that do not run
+    cdef Queue busy                 # workers, by the end of their batches
+    cdef Worker *workers            # all
+    cdef Worker *idle               # those that are not busy
     cdef Ticket *spare              # tickets that are free
     cdef Chunk *chunks              # all tickets
     cdef list kept                  # views of the arrays that sources and service look into
@@ -155,7 +156,7 @@ cdef class Simulator:
             raise MemoryError
         memset(self.workers, 0, capacity * sizeof(Worker))
         for i in range(capacity - 1, -1, -1):
-            self.workers[i].number = <int32_t>i
+            self.workers[i].id = <int32_t>i
             self.workers[i].next = self.idle
             self.idle = &self.workers[i]
         self.engine = engine
@@ -170,12 +171,12 @@ cdef class Simulator:
 
     def __dealloc__(self):
         cdef Chunk *chunk
-        cdef Worker *worker = <Worker *>queue_peek(&self.running)
+        cdef Worker *worker = <Worker *>queue_peek(&self.busy)
         # After a run that was broken off the machine must forget what is about to be freed.
         while worker != NULL:
             machine_abandon(self.machine, self.now_ns, &worker.flight)
-            queue_remove(&self.running, &worker.node)
-            worker = <Worker *>queue_peek(&self.running)
+            queue_remove(&self.busy, &worker.node)
+            worker = <Worker *>queue_peek(&self.busy)
         if self.machine != NULL:
             machine_clear(self.machine, self.now_ns, SHUT_DOWN)
         free(self.workers)
@@ -433,7 +434,7 @@ cdef class Simulator:
         row.at_ns = self.now_ns
         row.size = self.decision.batch_size
         row.service_ns = service_draw_ns(&self.service, self.now_ns, row.size)
-        row.worker = worker.number
+        row.worker = worker.id
         row.reason = <int32_t>self.decision.reason
         while entry != NULL:
             request = &self.request_rows[(<Ticket *>entry).row]
@@ -442,13 +443,13 @@ cdef class Simulator:
             entry = entry.later
         worker.node.key = self.now_ns + row.service_ns
         worker.node.seq = self.batch_count
-        queue_push(&self.running, &worker.node)
+        queue_push(&self.busy, &worker.node)
         self.batch_count += 1
 
     cdef int complete(self, Worker *worker) except -1 nogil:
         cdef Entry *entry = worker.batch
         cdef Ticket *ticket
-        queue_remove(&self.running, &worker.node)
+        queue_remove(&self.busy, &worker.node)
         machine_complete(self.machine, self.now_ns, &worker.flight, 0)
         if self.machine.config.policy == CUSTOM:
             with gil:
@@ -470,7 +471,7 @@ cdef class Simulator:
         cdef int64_t next_ns
         while steps > 0:
             steps -= 1
-            worker = <Worker *>queue_peek(&self.running)
+            worker = <Worker *>queue_peek(&self.busy)
             ticket = <Ticket *>queue_peek(&self.future)
             if worker != NULL and worker.node.key == self.now_ns:
                 self.complete(worker)

@@ -3,9 +3,9 @@
 Kept by a few adds a request, in no more memory than this struct:
 
 - the rate, an exponential kernel of WINDOW_NS over arrivals, unbiased from the start;
-- how long after an instant of decision the next request came, as a decayed histogram for each kind of instant (`Moment`).
-  Poisson traffic and bursts differ there and not in their rate;
-- whether arrivals crowd into the first quarter of the service time that follows a completion, as they do when callers
+- how long after an instant of decision the next request came, as a decayed histogram for each kind of instant
+  (`Moment`).  Poisson traffic and bursts differ there and not in their rate;
+- whether arrivals crowd into the first quarter of the cycle that follows a completion, as they do when callers
   wait for an answer before they ask again (`traffic_closed`), how long such a return takes, and how many callers there
   are: the most that are queued and running together between two completions, less the usual deviation.
 
@@ -29,7 +29,7 @@ cdef enum Moment:
     NO_MOMENT
 
 cdef struct Gaps:
-    double weights[BINS]    # by bin, of the gaps seen; each counts more than the one before, which is a decay without touching the others
+    double weights[BINS]    # by bin, of the gaps seen; that each counts more than the one before is their decay
     double total            # sum of them
     double unit             # what the latest one counted; 0 before the first
 
@@ -42,9 +42,10 @@ cdef struct Traffic:
     int64_t moment_at_ns
     Gaps gaps[<int>MOMENTS]
     Gaps returns            # from the completion before to an arrival
-    int64_t completed_at_ns     # latest completion; valid when service_ns > 0
-    int64_t service_ns      # of that batch; 0 before the first
-    double early            # decayed count of arrivals in the first quarter of a service time after a completion,
+    int64_t completed_at_ns     # latest completion; valid when cycle_ns > 0
+    int64_t cycle_ns        # service time of that batch over the workers, the usual time between two; 0 before the first
+    int64_t awaited         # requests of that batch that no arrival has followed yet
+    double early            # decayed count of arrivals in the first quarter of a cycle after a completion,
     double late             # and in the other three
     int64_t present         # most requests queued and running at once since the latest completion
     double callers          # moving average of that at each completion, and
@@ -102,13 +103,15 @@ cdef inline void traffic_arrive(Traffic *traffic, int64_t now_ns, int64_t presen
     if traffic.moment != NO_MOMENT:
         gaps_add(&traffic.gaps[<int>traffic.moment], now_ns - traffic.moment_at_ns, 1.0 / 0.97)
         traffic.moment = NO_MOMENT
-    if traffic.service_ns > 0:
+    if traffic.awaited > 0:
+        traffic.awaited -= 1
+    if traffic.cycle_ns > 0:
         lag_ns = now_ns - traffic.completed_at_ns
         gaps_add(&traffic.returns, lag_ns, 1.0 / 0.998)
-        if lag_ns <= traffic.service_ns:
+        if lag_ns <= traffic.cycle_ns:
             traffic.early *= 0.98
             traffic.late *= 0.98
-            if lag_ns <= traffic.service_ns // 4:
+            if lag_ns <= traffic.cycle_ns // 4:
                 traffic.early += 1.0
             else:
                 traffic.late += 1.0
@@ -116,17 +119,20 @@ cdef inline void traffic_arrive(Traffic *traffic, int64_t now_ns, int64_t presen
         traffic.present = present
 
 
-cdef inline void traffic_complete(Traffic *traffic, int64_t now_ns, int64_t service_ns, int64_t present) noexcept nogil:
-    """A batch ended; `present` are queued or running without it."""
+cdef inline void traffic_complete(
+    Traffic *traffic, int64_t now_ns, int64_t cycle_ns, int64_t size, int64_t present,
+) noexcept nogil:
+    """A batch of `size` ended; `present` are queued or running without it."""
     cdef double off = <double>traffic.present - traffic.callers
-    if traffic.service_ns == 0:
+    if traffic.cycle_ns == 0:
         traffic.callers = <double>traffic.present
     else:
         traffic.callers += 0.1 * off
         traffic.callers_spread += 0.1 * ((off if off > 0.0 else -off) - traffic.callers_spread)
     traffic.present = present
     traffic.completed_at_ns = now_ns
-    traffic.service_ns = service_ns
+    traffic.cycle_ns = cycle_ns
+    traffic.awaited = size
 
 
 cdef inline double traffic_rate(const Traffic *traffic, int64_t now_ns) noexcept nogil:

@@ -6,7 +6,7 @@ Everything here raises before anything has changed, and says the value, the limi
 from __future__ import annotations
 
 import numbers
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 from batchcore.engine import MAX_BATCH_SIZE, MAX_QUEUE_SIZE, integer
 
@@ -81,19 +81,19 @@ def engine_options(
     max_wait_ms: Any = UNCHANGED,
     max_latency_ms: Any = UNCHANGED,
     max_queue_size: Any = UNCHANGED,
-    policy: Literal["immediate", "fixed"] | Unchanged | None = UNCHANGED,
+    policy: Any = UNCHANGED,
+    cost_model: Any = UNCHANGED,
+    policy_now: str = "",
     max_wait_now_ns: int | None = None,
 ) -> dict[str, Any]:
     """Check the options that are the engine's and return those given under its names.
 
-    A window without a policy asks for ``fixed``; no window and no policy for ``immediate``.
-
     Parameters
     ----------
-    max_batch_size, max_wait_ms, max_latency_ms, max_queue_size, policy
+    max_batch_size, max_wait_ms, max_latency_ms, max_queue_size, policy, cost_model
         As in `pybatch.Scheduler`; UNCHANGED where not given.
-    max_wait_now_ns : int, optional
-        The window in force, for a change of policy alone.
+    policy_now, max_wait_now_ns : optional
+        What is in force, for a change of some of them.
 
     Raises
     ------
@@ -109,19 +109,39 @@ def engine_options(
         options["max_latency_ns"] = nanoseconds("max_latency_ms", max_latency_ms)
     if max_wait_ms is not UNCHANGED:
         options["max_wait_ns"] = nanoseconds("max_wait_ms", max_wait_ms)
-        if policy is UNCHANGED:
-            policy = None
-    if policy is UNCHANGED:
-        return options
+    if cost_model is not UNCHANGED and cost_model is not None:
+        options["cost_model"] = _cost_model_ns(cost_model)
+    if policy is not UNCHANGED:
+        options["policy"] = choice("policy", policy, POLICIES) if _is_name(policy) else policy
+    name = options.get("policy", policy_now)
     wait_ns = options.get("max_wait_ns", max_wait_now_ns)
-    name = choice("policy", policy, (*POLICIES, None)) or ("immediate" if wait_ns is None else "fixed")
-    if name == "immediate" and max_wait_ms is not UNCHANGED and wait_ns is not None:
-        raise ValueError(
-            f"max_wait_ms is {max_wait_ms} but policy 'immediate' never waits; use policy='fixed' or max_wait_ms=None"
-        )
+    if name == "immediate" and wait_ns is not None:
+        if max_wait_ms is not UNCHANGED:
+            raise ValueError(
+                f"max_wait_ms is {max_wait_ms} but policy 'immediate' never waits; use policy='adaptive' or 'fixed', "
+                "or max_wait_ms=None"
+            )
+        options["max_wait_ns"] = None
     if name == "fixed" and wait_ns is None:
         raise ValueError("policy 'fixed' waits for a full batch and needs max_wait_ms, the longest it may wait")
-    options["policy"] = name
-    if name == "immediate":
-        options["max_wait_ns"] = None
     return options
+
+
+def _is_name(policy: Any) -> bool:
+    """Whether a policy is not one of the user's own, which the engine checks."""
+    return not callable(policy) and not callable(getattr(policy, "decide", None))
+
+
+def _cost_model_ns(cost_model: Any) -> list[tuple[int, int]]:
+    """Return pairs of batch size and milliseconds as pairs of batch size and ns."""
+    pairs = []
+    for i, pair in enumerate(cost_model):
+        try:
+            size, ms = pair
+        except (TypeError, ValueError):
+            raise TypeError(f"cost_model[{i}] must be a pair (batch size, ms), not {pair!r}") from None
+        service_ns = nanoseconds(f"the time in cost_model[{i}]", ms)
+        if not service_ns:
+            raise ValueError(f"the time in cost_model[{i}] is {ms!r}; it must be above 0 milliseconds")
+        pairs.append((integer(f"the size in cost_model[{i}]", size, 1, MAX_BATCH_SIZE), service_ns))
+    return pairs

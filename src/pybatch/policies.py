@@ -6,10 +6,13 @@ A policy is a function of a view, or an object with a method ``decide(view)``; i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 from batchcore.custom import View
 from batchcore.records import Drop, Wait
 
-__all__ = ["Drop", "Policy", "View", "Wait"]
+__all__ = ["Drop", "Policy", "PolicyLike", "View", "Wait"]
 
 
 class Policy:
@@ -69,3 +72,7 @@ class Policy:
         service_ns : int
             What it took from dispatch to completion.
         """
+
+
+PolicyLike = Literal["adaptive", "immediate", "fixed"] | Policy | Callable[[View], int | Wait | Drop]
+"""What the option ``policy`` takes."""

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from prometheus_client import CollectorRegistry
 
@@ -22,6 +22,7 @@ from batchcore.workers import ThreadDispatcher
 from pybatch import metrics as _metrics
 from pybatch.drivers.aio import LoopDispatcher
 from pybatch.drivers.lifecycle import watch
+from pybatch.explanation import Estimate, Explanation, explain
 from pybatch.options import (
     MAX_CONCURRENT_BATCHES,
     UNCHANGED,
@@ -30,6 +31,12 @@ from pybatch.options import (
     engine_options,
     nanoseconds,
 )
+from pybatch.recording import Recording
+
+if TYPE_CHECKING:
+    import os
+
+    from pybatch.policies import PolicyLike
 
 __all__ = ["Scheduler"]
 
@@ -58,12 +65,18 @@ class Scheduler(Submitter[X, Y]):
         a request that is late; `timeout_ms` does.
     max_wait_ms : float, optional
         Longest that the oldest request waits for company while a worker is free, 0 to 1e10 milliseconds, measured from
-        its submit.
+        its submit.  Default: as long as the policy finds it worth.
     timeout_ms : float, optional
-        Default of `submit`'s: fail a request that has not started after so long, 0 to 1e10 milliseconds.
-    policy : {"immediate", "fixed"}, optional
-        ``immediate`` never waits while a worker is free: batches grow while all are busy.  ``fixed`` waits for a full
-        batch, at most `max_wait_ms`.  Default: ``fixed`` if `max_wait_ms` is given, else ``immediate``.
+        Default of `submit`'s: fail a request that would be answered after so long, as early as that is clear, 0 to
+        1e10 milliseconds.  Under overload this keeps the others in time.
+    policy : {"adaptive", "immediate", "fixed"} or callable or Policy, default "adaptive"
+        ``adaptive`` learns how long batches take and how requests come, and waits, or splits, where that pays: at most
+        one batch's overhead, `max_wait_ms` and `max_latency_ms`.  ``immediate`` never waits while a worker is free:
+        batches grow while all are busy.  ``fixed`` waits for a full batch, at most `max_wait_ms`.  Or one of your own:
+        see `pybatch.policies`.
+    cost_model : sequence of (int, float), optional
+        Batch sizes and the milliseconds they take, as `explain` shows them or ``pybatch tune`` measures them, to start
+        with; it goes on learning.
     max_queue_size : int, default 65536
         Most requests that may be queued, 1 to 2,147,483,647.
     on_full : {"raise", "block"}, default "raise"
@@ -113,7 +126,8 @@ class Scheduler(Submitter[X, Y]):
         max_latency_ms: float | None = None,
         max_wait_ms: float | None = None,
         timeout_ms: float | None = None,
-        policy: Literal["immediate", "fixed"] | None = None,
+        policy: PolicyLike = "adaptive",
+        cost_model: Sequence[tuple[int, float]] | None = None,
         max_queue_size: int = 65536,
         on_full: Literal["raise", "block"] = "raise",
         max_concurrent_batches: int = 1,
@@ -137,6 +151,7 @@ class Scheduler(Submitter[X, Y]):
             max_latency_ms=max_latency_ms,
             max_queue_size=max_queue_size,
             policy=policy,
+            cost_model=cost_model,
         )
         timeout_ns = nanoseconds("timeout_ms", timeout_ms)
         block = choice("on_full", on_full, ("raise", "block")) == "block"
@@ -316,7 +331,7 @@ class Scheduler(Submitter[X, Y]):
         max_latency_ms: float | Unchanged | None = UNCHANGED,
         max_wait_ms: float | Unchanged | None = UNCHANGED,
         timeout_ms: float | Unchanged | None = UNCHANGED,
-        policy: Literal["immediate", "fixed"] | Unchanged | None = UNCHANGED,
+        policy: PolicyLike | Unchanged = UNCHANGED,
         max_queue_size: int | Unchanged = UNCHANGED,
         max_concurrent_batches: int | Unchanged = UNCHANGED,
     ) -> None:
@@ -328,17 +343,19 @@ class Scheduler(Submitter[X, Y]):
         Examples
         --------
         >>> with Scheduler(lambda xs: xs, metrics=False) as scheduler:
-        ...     scheduler.reconfigure(max_batch_size=64, max_wait_ms=5)
+        ...     scheduler.reconfigure(policy="fixed", max_batch_size=64, max_wait_ms=5)
         ...     scheduler.stats().policy
         'fixed'
         """
+        now = self.stats()
         options = engine_options(
             max_batch_size=max_batch_size,
             max_wait_ms=max_wait_ms,
             max_latency_ms=max_latency_ms,
             max_queue_size=max_queue_size,
             policy=policy,
-            max_wait_now_ns=self.stats().max_wait_ns,
+            policy_now=now.policy,
+            max_wait_now_ns=now.max_wait_ns,
         )
         capacity = None
         if not isinstance(max_concurrent_batches, Unchanged):
@@ -351,6 +368,94 @@ class Scheduler(Submitter[X, Y]):
     def stats(self) -> Stats:
         """Return a snapshot of everything counted; its parts agree with each other."""
         return self.dispatcher.engine.stats()
+
+    def estimate(self) -> Estimate | None:
+        """Predict what a request submitted now would get: how long it would wait, and when it would be answered.
+
+        Returns
+        -------
+        Estimate or None
+            None before the first batch has completed, unless a `cost_model` was given.
+
+        Notes
+        -----
+        Thread-safe.  For a request of usual priority, if nothing better comes after it; as good as what was learned so
+        far.  Use it to turn work away before it costs anything.
+
+        Examples
+        --------
+        >>> with Scheduler(lambda xs: xs, cost_model=[(1, 4.0), (32, 8.0)], metrics=False) as scheduler:
+        ...     scheduler.estimate()
+        Estimate(queue_delay_ms=0.0, service_ms=4.0, finish_ms=4.0)
+        """
+        found = self.dispatcher.estimate_ns()
+        if found is None:
+            return None
+        queue_delay_ns, service_ns = found
+        return Estimate(queue_delay_ns / 1e6, service_ns / 1e6, (queue_delay_ns + service_ns) / 1e6)
+
+    def cost_model(self) -> list[tuple[int, float]]:
+        """Return what was learned of the cost of a batch: sizes seen, and the milliseconds expected of each.
+
+        What ``cost_model=`` takes, for the next start.  Thread-safe.
+
+        Examples
+        --------
+        >>> with Scheduler(lambda xs: xs, cost_model=[(1, 4.0), (32, 8.0)], metrics=False) as scheduler:
+        ...     scheduler.cost_model()
+        [(1, 4.0), (32, 8.0)]
+        """
+        dispatcher = self.dispatcher
+        return [(size, round(ns / 1e6, 3)) for size, ns in dispatcher.engine.learned(dispatcher.now_ns()).sizes]
+
+    def explain(self) -> Explanation:
+        """Say why the latest batches left when they did, what was learned, and what would happen now.
+
+        Print it to read it; its attributes are the same as data.  Thread-safe.
+
+        Examples
+        --------
+        >>> with Scheduler(lambda xs: xs, name="echo", metrics=False) as scheduler:
+        ...     _ = scheduler(1)
+        ...     scheduler.explain().past[0].reason
+        'idle_worker'
+        """
+        return explain(self.dispatcher)
+
+    def record(self, path: str | os.PathLike[str], *, limit: int = 10_000_000) -> Recording:
+        """Record when requests come, with their timeouts and priorities, for ``pybatch tune`` and simulations.
+
+        Parameters
+        ----------
+        path : path
+            Where to; its name ends in ``.csv`` or, with numpy, ``.npz``.  Written by `Recording.stop`.
+        limit : int, default 10,000,000
+            Most requests to record, 24 bytes of memory each.
+
+        Returns
+        -------
+        Recording
+            Stop it with `Recording.stop`, or use it in ``with``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `limit` or the name is not as above, or a recording is going on.
+
+        Notes
+        -----
+        Thread-safe.  Costs a few nanoseconds a request.  Items and results are not recorded.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/traffic.csv"
+        >>> with Scheduler(lambda xs: xs, metrics=False) as scheduler, scheduler.record(path) as recording:
+        ...     _ = list(scheduler.map(range(100)))
+        >>> recording.count
+        100
+        """
+        return Recording(self.dispatcher, path, integer("limit", limit, 1, 2**40))
 
     def __enter__(self) -> Self:
         return self

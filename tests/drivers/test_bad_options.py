@@ -152,7 +152,7 @@ def test_everything_but_fn_is_given_by_name() -> None:
         {"timeout_ms": 1e10},
         {"timeout_ms": 10**10},
         {"policy": "immediate"},
-        {"policy": None, "max_wait_ms": None, "max_latency_ms": None, "timeout_ms": None, "name": None},
+        {"policy": "adaptive", "max_wait_ms": None, "max_latency_ms": None, "timeout_ms": None, "name": None},
         {"name": 'a "name" \\ with\nall \u00fc'},
     ],
     ids=str,
@@ -239,7 +239,7 @@ def test_waiting_for_a_time_that_is_no_number_is_refused(scheduler_of: Scheduler
     scheduler = scheduler_of(same)
     future = scheduler.submit(1)
     future.result(LIMIT_S)
-    pending = scheduler_of(same, max_wait_ms=HOUR_MS, max_batch_size=2).submit(1)
+    pending = scheduler_of(same, policy="fixed", max_wait_ms=HOUR_MS, max_batch_size=2).submit(1)
     for wait in (pending.result, pending.exception):
         with pytest.raises(TypeError):
             wait(value)

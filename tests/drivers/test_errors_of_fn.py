@@ -31,7 +31,7 @@ def one_batch(scheduler_of: SchedulerOf, fn: Callable[..., Any], size: int = 3, 
         calls += 1
         return fn(items) if calls == 1 else list(items)
 
-    scheduler = scheduler_of(first_time, max_batch_size=size, max_wait_ms=3_600_000, **options)
+    scheduler = scheduler_of(first_time, max_batch_size=size, policy="fixed", max_wait_ms=3_600_000, **options)
     futures = scheduler.submit_many(range(size))
     for future in futures:
         future.exception(LIMIT_S)
@@ -50,7 +50,7 @@ def one_async_batch(scheduler_of: SchedulerOf, fn: Callable[[list[Any]], Corouti
         return await fn(items) if calls == 1 else list(items)
 
     async def main() -> list[Any]:
-        scheduler = scheduler_of(first_time, max_batch_size=3, max_wait_ms=3_600_000)
+        scheduler = scheduler_of(first_time, max_batch_size=3, policy="fixed", max_wait_ms=3_600_000)
         told = await asyncio.gather(*scheduler.submit_many(range(3)), return_exceptions=True)
         assert await asyncio.gather(*scheduler.submit_many(range(3))) == [0, 1, 2]
         return told
@@ -446,7 +446,7 @@ def test_an_async_fn_on_the_schedulers_own_loop_may_raise_what_it_likes(schedule
 
 def test_a_cancelled_caller_does_not_cancel_the_async_batch_of_its_neighbours(scheduler_of: SchedulerOf) -> None:
     gate = AsyncGate()
-    scheduler = scheduler_of(gate.hold, max_batch_size=3, max_wait_ms=3_600_000)
+    scheduler = scheduler_of(gate.hold, max_batch_size=3, policy="fixed", max_wait_ms=3_600_000)
 
     async def main() -> None:
         waiting = [asyncio.ensure_future(future) for future in scheduler.submit_many(range(3))]

@@ -171,7 +171,7 @@ def test_a_threads_request_expires_on_time_while_the_only_async_batch_waits(sche
 def test_an_async_fn_has_its_window_full_batches_and_flush(scheduler_of: SchedulerOf) -> None:
     gate = AsyncGate()
     gate.open()
-    scheduler = scheduler_of(gate.hold, max_batch_size=4, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(gate.hold, max_batch_size=4, policy="fixed", max_wait_ms=HOUR_MS)
 
     async def main() -> None:
         assert await asyncio.gather(*map(scheduler.submit, range(4))) == [0, 1, 2, 3]
@@ -191,7 +191,7 @@ def test_an_async_fn_has_its_window_full_batches_and_flush(scheduler_of: Schedul
 
 
 def test_flush_from_another_thread_reaches_the_loop_that_holds_the_window(scheduler_of: SchedulerOf) -> None:
-    scheduler = scheduler_of(doubled_async, max_batch_size=4, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(doubled_async, max_batch_size=4, policy="fixed", max_wait_ms=HOUR_MS)
 
     async def main() -> None:
         future = scheduler.submit(1)
@@ -245,7 +245,7 @@ def test_a_batch_whose_loop_ends_is_aborted_and_what_is_queued_is_still_computed
 
 
 def test_requests_in_a_window_outlive_their_loop(scheduler_of: SchedulerOf) -> None:
-    scheduler = scheduler_of(doubled_async, max_batch_size=64, max_wait_ms=100)
+    scheduler = scheduler_of(doubled_async, max_batch_size=64, policy="fixed", max_wait_ms=100)
 
     async def main() -> list[Any]:
         return [scheduler.submit(item) for item in range(3)]
@@ -257,7 +257,7 @@ def test_requests_in_a_window_outlive_their_loop(scheduler_of: SchedulerOf) -> N
 def test_a_deadline_is_kept_after_the_loop_of_its_caller_ended(scheduler_of: SchedulerOf) -> None:
     gate = AsyncGate()
     gate.open()
-    scheduler = scheduler_of(gate.hold, max_batch_size=64, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(gate.hold, max_batch_size=64, policy="fixed", max_wait_ms=HOUR_MS)
     assert scheduler.submit_many(range(64))[-1].result(LIMIT_S) == 63
 
     async def main() -> Any:
@@ -423,7 +423,7 @@ def test_loops_that_come_and_go_leave_nobody_waiting(scheduler_of: SchedulerOf) 
 
 def test_a_loop_closed_before_its_answer_comes_hurts_no_neighbour(scheduler_of: SchedulerOf) -> None:
     gate = Gate()
-    scheduler = scheduler_of(gate.hold, max_batch_size=8, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(gate.hold, max_batch_size=8, policy="fixed", max_wait_ms=HOUR_MS)
 
     async def ask(item: str) -> Any:
         return await scheduler.submit(item)
@@ -455,7 +455,7 @@ async def ask_flushed(scheduler: Any) -> Any:
 
 def test_a_loop_that_ends_in_order_drops_the_answer_of_its_running_request(scheduler_of: SchedulerOf) -> None:
     gate, futures = Gate(), []
-    scheduler = scheduler_of(gate.hold, max_batch_size=4, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(gate.hold, max_batch_size=4, policy="fixed", max_wait_ms=HOUR_MS)
 
     async def main() -> None:
         futures.extend(scheduler.submit_many(range(4)))
@@ -513,7 +513,7 @@ def test_cancelling_the_task_that_awaits_a_running_request_drops_its_answer_and_
     scheduler_of: SchedulerOf,
 ) -> None:
     gate = Gate()
-    scheduler = scheduler_of(gate.hold, max_batch_size=4, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(gate.hold, max_batch_size=4, policy="fixed", max_wait_ms=HOUR_MS)
 
     async def main() -> None:
         futures = scheduler.submit_many(range(4))
@@ -625,7 +625,7 @@ def test_async_with_lets_an_async_fn_finish_on_the_same_loop(scheduler_of: Sched
     gate = AsyncGate()
 
     async def main() -> None:
-        async with scheduler_of(gate.hold, max_batch_size=2, max_wait_ms=HOUR_MS) as scheduler:
+        async with scheduler_of(gate.hold, max_batch_size=2, policy="fixed", max_wait_ms=HOUR_MS) as scheduler:
             futures = scheduler.submit_many(range(5))
             await gate.entered()
             asyncio.get_running_loop().call_later(MOMENT_S, gate.open)
@@ -662,7 +662,7 @@ def test_shutdown_on_the_loop_that_has_to_compute_refuses_to_wait_or_does_not_ha
 
 
 def test_shutdown_without_waiting_on_the_loop_that_has_to_compute_still_answers(scheduler_of: SchedulerOf) -> None:
-    scheduler = scheduler_of(doubled_async, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(doubled_async, policy="fixed", max_wait_ms=HOUR_MS)
 
     async def main() -> None:
         futures = [scheduler.submit(item) for item in range(3)]

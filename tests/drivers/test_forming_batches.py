@@ -71,9 +71,9 @@ def test_a_batch_size_of_one_means_no_batching(scheduler_of: SchedulerOf) -> Non
     "options",
     [
         {"max_latency_ms": HOUR_MS},
-        {"max_wait_ms": HOUR_MS},
-        {"max_wait_ms": HOUR_MS, "max_latency_ms": HOUR_MS},
-        {"max_wait_ms": HOUR_MS, "timeout_ms": HOUR_MS},
+        {"policy": "fixed", "max_wait_ms": HOUR_MS},
+        {"policy": "fixed", "max_wait_ms": HOUR_MS, "max_latency_ms": HOUR_MS},
+        {"policy": "fixed", "max_wait_ms": HOUR_MS, "timeout_ms": HOUR_MS},
     ],
     ids=str,
 )
@@ -92,7 +92,7 @@ def test_without_a_window_a_single_request_leaves_at_once(scheduler_of: Schedule
 def test_a_window_gathers_one_batch(scheduler_of: SchedulerOf) -> None:
     gate = Gate()
     gate.open()
-    scheduler = scheduler_of(gate.hold, max_batch_size=64, max_wait_ms=300)
+    scheduler = scheduler_of(gate.hold, max_batch_size=64, policy="fixed", max_wait_ms=300)
     futures = [scheduler.submit(item) for item in range(5)]
     assert [future.result(LIMIT_S) for future in futures] == list(range(5))
     assert gate.batches == [list(range(5))]
@@ -104,7 +104,7 @@ def test_a_window_gathers_one_batch(scheduler_of: SchedulerOf) -> None:
 def test_a_full_batch_leaves_its_window_at_once(scheduler_of: SchedulerOf) -> None:
     gate = Gate()
     gate.open()
-    scheduler = scheduler_of(gate.hold, max_batch_size=8, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(gate.hold, max_batch_size=8, policy="fixed", max_wait_ms=HOUR_MS)
     futures = [scheduler.submit(item) for item in range(17)]
     assert [future.result(LIMIT_S) for future in futures[:16]] == list(range(16))
     assert gate.batches == [list(range(8)), list(range(8, 16))]
@@ -116,7 +116,7 @@ def test_a_full_batch_leaves_its_window_at_once(scheduler_of: SchedulerOf) -> No
 
 
 def test_submit_many_fills_a_batch_and_leaves_its_window_at_once(scheduler_of: SchedulerOf) -> None:
-    scheduler = scheduler_of(same, max_batch_size=8, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(same, max_batch_size=8, policy="fixed", max_wait_ms=HOUR_MS)
     assert [future.result(LIMIT_S) for future in scheduler.submit_many(range(16))] == list(range(16))
     assert scheduler.stats().batches_by_reason["full"] == 2
 
@@ -124,7 +124,7 @@ def test_submit_many_fills_a_batch_and_leaves_its_window_at_once(scheduler_of: S
 def test_flush_sends_what_is_queued_and_lets_later_requests_wait_again(scheduler_of: SchedulerOf) -> None:
     gate = Gate()
     gate.open()
-    scheduler = scheduler_of(gate.hold, max_batch_size=64, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(gate.hold, max_batch_size=64, policy="fixed", max_wait_ms=HOUR_MS)
     futures = [scheduler.submit(item) for item in range(3)]
     with pytest.raises(TimeoutError):
         futures[0].result(MOMENT_S)
@@ -140,7 +140,7 @@ def test_flush_sends_what_is_queued_and_lets_later_requests_wait_again(scheduler
 
 
 def test_flush_of_an_empty_queue_changes_nothing(scheduler_of: SchedulerOf) -> None:
-    scheduler = scheduler_of(same, max_batch_size=64, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(same, max_batch_size=64, policy="fixed", max_wait_ms=HOUR_MS)
     scheduler.flush()
     future = scheduler.submit("waits")
     with pytest.raises(TimeoutError):
@@ -151,7 +151,7 @@ def test_flush_of_an_empty_queue_changes_nothing(scheduler_of: SchedulerOf) -> N
 
 def test_a_window_that_is_over_while_the_worker_is_busy_adds_no_wait(scheduler_of: SchedulerOf) -> None:
     gate = Gate()
-    scheduler = scheduler_of(gate.hold, max_batch_size=4, max_wait_ms=1)
+    scheduler = scheduler_of(gate.hold, max_batch_size=4, policy="fixed", max_wait_ms=1)
     futures = [scheduler.submit(0)]
     gate.wait_entered()
     futures += [scheduler.submit(item) for item in (1, 2)]
@@ -162,14 +162,14 @@ def test_a_window_that_is_over_while_the_worker_is_busy_adds_no_wait(scheduler_o
 
 
 def test_a_deadline_cuts_the_window_short(scheduler_of: SchedulerOf) -> None:
-    scheduler = scheduler_of(same, max_batch_size=64, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(same, max_batch_size=64, policy="fixed", max_wait_ms=HOUR_MS)
     futures = [scheduler.submit("patient"), scheduler.submit("urgent", timeout_ms=HOUR_MS / 2)]
     assert [future.result(LIMIT_S) for future in futures] == ["patient", "urgent"]
     assert scheduler.stats().batches_by_reason["deadline"] == 1
 
 
 def test_a_latency_target_cuts_the_window_short(scheduler_of: SchedulerOf) -> None:
-    scheduler = scheduler_of(same, max_batch_size=64, max_wait_ms=HOUR_MS, max_latency_ms=100)
+    scheduler = scheduler_of(same, max_batch_size=64, policy="fixed", max_wait_ms=HOUR_MS, max_latency_ms=100)
     assert scheduler.submit("nothing is known yet").result(LIMIT_S) == "nothing is known yet"
     assert scheduler.submit("a prediction is known").result(LIMIT_S) == "a prediction is known"
     assert scheduler.stats().batches_by_reason["latency"] == 2
@@ -320,7 +320,7 @@ def test_a_cancelled_request_frees_its_place_and_its_neighbours_notice_nothing(s
 
 def test_when_everything_queued_is_cancelled_nothing_more_is_run(scheduler_of: SchedulerOf) -> None:
     gate = Gate()
-    scheduler = scheduler_of(gate.hold, max_batch_size=4, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(gate.hold, max_batch_size=4, policy="fixed", max_wait_ms=HOUR_MS)
     futures = [scheduler.submit(item) for item in range(3)]
     assert all(future.cancel() for future in futures)
     scheduler.flush()

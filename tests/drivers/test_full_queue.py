@@ -488,7 +488,7 @@ def test_map_works_on_endless_items_and_takes_no_more_than_a_bounded_window(sche
 def test_map_keeps_enough_outstanding_to_fill_batches(scheduler_of: SchedulerOf) -> None:
     gate = Gate()
     gate.open()
-    scheduler = scheduler_of(gate.hold, max_batch_size=8, max_wait_ms=HOUR_MS, max_queue_size=64)
+    scheduler = scheduler_of(gate.hold, max_batch_size=8, policy="fixed", max_wait_ms=HOUR_MS, max_queue_size=64)
     answers = scheduler.map(range(64))
     assert in_thread(lambda: [next(answers) for _ in range(32)]).result(LIMIT_S) == list(range(32))
     assert all(len(batch) == 8 for batch in gate.batches)
@@ -496,7 +496,7 @@ def test_map_keeps_enough_outstanding_to_fill_batches(scheduler_of: SchedulerOf)
 
 
 def test_map_ends_its_last_batch_though_it_is_not_full(scheduler_of: SchedulerOf) -> None:
-    scheduler = scheduler_of(same, max_batch_size=8, max_wait_ms=100)
+    scheduler = scheduler_of(same, max_batch_size=8, policy="fixed", max_wait_ms=100)
     assert in_thread(lambda: list(scheduler.map(range(11)))).result(LIMIT_S) == list(range(11))
 
 

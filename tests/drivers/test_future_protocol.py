@@ -582,7 +582,7 @@ def test_a_task_that_stops_its_loop_when_it_wakes_does_not_take_its_neighbours_w
     scheduler_of: SchedulerOf, error: BaseException
 ) -> None:
     gate = Gate()
-    scheduler = scheduler_of(gate.hold, max_batch_size=3, max_wait_ms=3_600_000)
+    scheduler = scheduler_of(gate.hold, max_batch_size=3, policy="fixed", max_wait_ms=3_600_000)
 
     async def ask(item: int) -> int:
         result: int = await scheduler.submit(item)
@@ -609,7 +609,7 @@ def test_a_task_that_stops_its_loop_when_it_wakes_does_not_take_its_neighbours_w
 
 def test_a_task_that_cancels_its_neighbour_of_the_same_batch_when_it_wakes(scheduler_of: SchedulerOf) -> None:
     gate, tasks = Gate(), []
-    scheduler = scheduler_of(gate.hold, max_batch_size=3, max_wait_ms=3_600_000)
+    scheduler = scheduler_of(gate.hold, max_batch_size=3, policy="fixed", max_wait_ms=3_600_000)
 
     async def ask(item: int) -> int:
         result: int = await scheduler.submit(item)

@@ -64,7 +64,7 @@ def test_shutdown_without_waiting_returns_at_once_and_everything_accepted_is_ans
 
 
 def test_shutdown_ends_the_window(scheduler_of: SchedulerOf) -> None:
-    scheduler = scheduler_of(doubled, max_batch_size=64, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(doubled, max_batch_size=64, policy="fixed", max_wait_ms=HOUR_MS)
     futures = scheduler.submit_many(range(3))
     scheduler.shutdown()
     assert [future.result(0) for future in futures] == [0, 2, 4]
@@ -203,7 +203,7 @@ def test_everything_is_refused_after_shutdown_and_nothing_is_counted(scheduler_o
 
 
 def test_with_ends_the_scheduler_when_all_is_answered(scheduler_of: SchedulerOf) -> None:
-    with scheduler_of(doubled, max_wait_ms=HOUR_MS) as scheduler:
+    with scheduler_of(doubled, policy="fixed", max_wait_ms=HOUR_MS) as scheduler:
         futures = scheduler.submit_many(range(3))
     assert scheduler.closed
     assert [future.result(0) for future in futures] == [0, 2, 4]
@@ -234,7 +234,7 @@ def test_drain_tells_whether_all_ended_in_time_and_leaves_the_scheduler_open(sch
 
 
 def test_drain_ends_the_window(scheduler_of: SchedulerOf) -> None:
-    scheduler = scheduler_of(doubled, max_batch_size=64, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(doubled, max_batch_size=64, policy="fixed", max_wait_ms=HOUR_MS)
     futures = scheduler.submit_many(range(3))
     assert scheduler.drain(LIMIT_S)
     assert [future.result(0) for future in futures] == [0, 2, 4]
@@ -286,7 +286,7 @@ def test_many_drain_at_once(scheduler_of: SchedulerOf) -> None:
 
 
 def test_drain_of_an_async_fn_on_a_loop_from_another_thread(scheduler_of: SchedulerOf) -> None:
-    scheduler = scheduler_of(doubled_async, max_batch_size=2, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(doubled_async, max_batch_size=2, policy="fixed", max_wait_ms=HOUR_MS)
 
     async def main() -> None:
         futures = scheduler.submit_many(range(5))
@@ -324,7 +324,7 @@ def test_a_callback_may_submit_another_item(scheduler_of: SchedulerOf) -> None:
 
 def test_a_callback_may_do_anything_to_the_scheduler(scheduler_of: SchedulerOf) -> None:
     gate, told, called = Gate(), [], threading.Event()
-    scheduler = scheduler_of(gate.hold, max_batch_size=1, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(gate.hold, max_batch_size=1, policy="fixed", max_wait_ms=HOUR_MS)
     first, second, third = (scheduler.submit(item) for item in (1, 2, 3))
 
     def meddle(_: Future[int]) -> None:
@@ -521,7 +521,7 @@ def test_reading_stats_in_fn_and_after(scheduler_of: SchedulerOf) -> None:
     stats = scheduler.stats()
     assert (stats.submitted, stats.completed, stats.running, stats.batches) == (4, 4, 0, 1)
     assert (stats.max_batch_size, stats.max_queue_size, stats.capacity) == (4, 100, 1)
-    assert (stats.policy, stats.max_wait_ns, stats.max_latency_ns) == ("immediate", None, 10_000_000)
+    assert (stats.policy, stats.max_wait_ns, stats.max_latency_ns) == ("adaptive", None, 10_000_000)
     assert isinstance(stats.last_progress_at_ns, int)
 
 
@@ -615,7 +615,7 @@ def test_a_forgotten_scheduler_still_answers_what_it_accepted(
 def test_a_forgotten_scheduler_in_its_window_answers_what_it_accepted(
     my_threads: Callable[[], set[threading.Thread]],
 ) -> None:
-    kept = [Scheduler(doubled, max_batch_size=64, max_wait_ms=HOUR_MS, metrics=False)]
+    kept = [Scheduler(doubled, max_batch_size=64, policy="fixed", max_wait_ms=HOUR_MS, metrics=False)]
     futures = kept[0].submit_many(range(3))
 
     def ended() -> None:

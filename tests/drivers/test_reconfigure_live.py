@@ -47,7 +47,7 @@ def test_a_smaller_batch_size_cuts_the_backlog(scheduler_of: SchedulerOf) -> Non
     ids=str,
 )
 def test_a_change_that_ends_the_window_wakes_who_watches_it(scheduler_of: SchedulerOf, change: dict[str, Any]) -> None:
-    scheduler = scheduler_of(same, max_batch_size=64, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(same, max_batch_size=64, policy="fixed", max_wait_ms=HOUR_MS)
     futures = scheduler.submit_many(range(3))
     with pytest.raises(TimeoutError):
         futures[0].result(MOMENT_S)
@@ -57,7 +57,7 @@ def test_a_change_that_ends_the_window_wakes_who_watches_it(scheduler_of: Schedu
 
 
 def test_a_change_that_ends_the_window_reaches_the_loop_that_watches_it(scheduler_of: SchedulerOf) -> None:
-    scheduler = scheduler_of(doubled_async, max_batch_size=64, max_wait_ms=HOUR_MS)
+    scheduler = scheduler_of(doubled_async, max_batch_size=64, policy="fixed", max_wait_ms=HOUR_MS)
 
     async def main() -> None:
         futures = scheduler.submit_many(range(3))
@@ -80,11 +80,15 @@ def test_a_window_can_be_introduced(scheduler_of: SchedulerOf) -> None:
     assert [future.result(LIMIT_S) for future in futures] == [0, 1, 2]
 
 
-def test_the_window_alone_brings_its_policy_along(scheduler_of: SchedulerOf) -> None:
+def test_a_window_bounds_the_policy_in_force_and_changes_none(scheduler_of: SchedulerOf) -> None:
     scheduler = scheduler_of(same)
-    for max_wait_ms, policy in ((5, "fixed"), (None, "immediate"), (0, "fixed")):
+    for max_wait_ms in (5, None, 0):
         scheduler.reconfigure(max_wait_ms=max_wait_ms)
-        assert scheduler.stats().policy == policy
+        assert scheduler.stats().policy == "adaptive"
+    scheduler.reconfigure(policy="immediate")
+    with pytest.raises(ValueError, match="never waits"):
+        scheduler.reconfigure(max_wait_ms=5)
+    assert (scheduler.stats().policy, scheduler.stats().max_wait_ns) == ("immediate", None)
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -159,7 +163,7 @@ def test_a_default_timeout_can_be_introduced_and_holds_for_what_comes_after(sche
 
 
 def test_reconfigure_without_anything_changes_nothing(scheduler_of: SchedulerOf) -> None:
-    scheduler = scheduler_of(same, max_batch_size=3, max_wait_ms=5, max_latency_ms=50, max_queue_size=9)
+    scheduler = scheduler_of(same, max_batch_size=3, policy="fixed", max_wait_ms=5, max_latency_ms=50, max_queue_size=9)
     before = scheduler.stats()
     scheduler.reconfigure()
     assert scheduler.stats() == before
@@ -208,7 +212,9 @@ def test_all_limits_show_in_stats(scheduler_of: SchedulerOf) -> None:
 def test_a_bad_value_changes_nothing_not_even_the_good_ones_beside_it(
     scheduler_of: SchedulerOf, bad: dict[str, Any], kind: type[Exception]
 ) -> None:
-    scheduler = scheduler_of(same, max_batch_size=3, max_wait_ms=5, max_latency_ms=50, timeout_ms=HOUR_MS)
+    scheduler = scheduler_of(
+        same, max_batch_size=3, policy="fixed", max_wait_ms=5, max_latency_ms=50, timeout_ms=HOUR_MS
+    )
     good = {
         "max_batch_size": 5,
         "max_wait_ms": 6,

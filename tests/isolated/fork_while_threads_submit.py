@@ -20,7 +20,7 @@ def ask() -> None:
 
 
 scheduler = Scheduler(lambda items: items, max_batch_size=4, max_concurrent_batches=2)
-pending = Scheduler(lambda items: items, max_batch_size=64, max_wait_ms=3_600_000)
+pending = Scheduler(lambda items: items, max_batch_size=64, policy="fixed", max_wait_ms=3_600_000)
 asking = [threading.Thread(target=ask) for _ in range(4)]
 for thread in asking:
     thread.start()

@@ -137,7 +137,7 @@ def test_a_prometheus_server_watches_a_scheduler_until_it_is_shut_down(scraped_r
     assert shown[series("pybatch_batch_size_sum", scheduler="negate")] == 100
     assert shown[series("pybatch_queue_delay_seconds_count", scheduler="negate")] == 100
     assert shown[series("pybatch_max_batch_size", scheduler="negate")] == 8
-    assert shown[series("pybatch_policy_info", scheduler="negate", policy="immediate")] == 1
+    assert shown[series("pybatch_policy_info", scheduler="negate", policy="adaptive")] == 1
     batches = query('pybatch_batches_total{scheduler="negate"}')
     assert {dict(labels)["reason"] for labels in batches} == set(REASONS)
     assert sum(batches.values()) == shown[series("pybatch_batch_size_count", scheduler="negate")]

@@ -8,7 +8,7 @@ the same bits on every machine.
 >>> bert = PROFILES["bert"]
 >>> result = simulate(Poisson(per_second=1000), bert, policy="immediate", requests=10_000, slo_ms=50)
 >>> round(result.mean_ms, 1), round(result.mean_batch_size, 1), result.good
-(16.2, 10.8, 1.0)
+(16.1, 10.7, 1.0)
 """
 
 try:
@@ -18,9 +18,11 @@ except ModuleNotFoundError:
         "pybatch.simulation needs numpy: pip install 'batchcore[simulation]'", name="numpy"
     ) from None
 
-from pybatch.simulation.run import Batches, Result, Summary, simulate
+from pybatch.simulation.result import Batches, Result, Summary
+from pybatch.simulation.run import simulate
 from pybatch.simulation.service import PROFILES, Service
-from pybatch.simulation.workloads import MMPP, Bursts, ClosedLoop, Gamma, Mixed, Poisson, Trace, Workload
+from pybatch.simulation.trace import Trace
+from pybatch.simulation.workloads import MMPP, Bursts, ClosedLoop, Gamma, Mixed, Poisson, Workload
 
 __all__ = [
     "MMPP",
