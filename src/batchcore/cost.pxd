@@ -6,9 +6,11 @@ figures are.
 And a moving average for each size (each eighth of an octave above 64), which the law fills in where batches are few:
 real models have steps, cliffs and sizes at which batching hurts.
 
-A batch is judged only by its own size's past.  An odd slow one is clipped.  Three slow ones in a row, or a single
-fast one, say that the machine or the model has changed, and rescale all that is known, which keeps its shape: so a slow
-first batch (compilation, cold caches) is forgotten with the first normal one, and a drift is followed within three.
+A batch is judged only by its own size's past.  An odd one is clipped.  Three slow or three fast ones in a row, or a
+single very fast one, say that the machine or the model has changed, and rescale all that is known, which keeps its
+shape: so a slow first batch (compilation, cold caches) is forgotten with the first normal one, and a drift is followed
+within three.  Slow and fast are judged alike, or a machine that goes to and fro would leave the sizes that it does not
+run behind, a step at a time.
 
 O(1) to learn and to predict but for a rescaling; plain doubles in a fixed order, so every machine learns the same.
 Source: the rules and figures of the simulation study in docs/policies.md; Clockwork (OSDI 2020) for tables by size.
@@ -19,11 +21,12 @@ from libc.stdint cimport int64_t
 from batchcore._numeric cimport floor_log2
 
 cdef extern from *:
-    const double MOST_NS "1e18"     # 31 years; what goes beyond would not fit its type
+    const double MOST_NS "1e16"     # 116 days: the sum of some hundred and an instant fits a 64-bit integer
 
 cdef enum:
     EXACT_SIZES = 64    # each has a slot of its own; above, eight slots an octave
-    SLOTS = 177         # up to 2**20
+    SLOTS = 177         # up to MAX_SIZE
+    MAX_SIZE = 1 << 20
 
 cdef struct Slot:
     double seen         # batches, at most FULL_TRUST; 0: none
@@ -40,8 +43,8 @@ cdef struct Cost:
     double intercept    # and ns a batch
     double deviation    # moving average of |service time / expected - 1|
     double fastest_ns   # the fastest batch lately; 0 before the first
-    double slow_ratio   # least of the slow ones in a row
-    int64_t slow        # how many they are
+    int64_t odd         # batches in a row that were slow, or that were fast
+    double odd_ratio    # service time / expected of the least odd of them; valid when odd > 0
     int64_t rescaled    # times that everything was
     Slot slots[SLOTS]
 
@@ -70,19 +73,19 @@ cdef inline double cost_slot_ns(const Cost *cost, const Slot *slot, int64_t n) n
 
 
 cdef inline double cost_expect_ns(const Cost *cost, int64_t n) noexcept nogil:
-    """Expected service time of a batch of n, ns; 0 while nothing is known."""
+    """Expected service time of a batch of n, 1 to MAX_SIZE: ns, at most MOST_NS; 0 while nothing is known."""
     cdef double law = cost_law_ns(cost, <double>n)
     cdef const Slot *slot = &cost.slots[slot_of(n)]
     cdef double trust
     if slot.seen == 0.0:
-        return law
+        return min(law, MOST_NS)
     trust = 1.0 if slot.seen < 3.0 else 0.2     # in the law, in batches
-    return (slot.seen * cost_slot_ns(cost, slot, n) + trust * law) / (slot.seen + trust)
+    return min((slot.seen * cost_slot_ns(cost, slot, n) + trust * law) / (slot.seen + trust), MOST_NS)
 
 
 cdef inline int64_t cost_predict_ns(const Cost *cost, int64_t n) noexcept nogil:
-    """The same as a duration, at most MOST_NS."""
-    return <int64_t>min(cost_expect_ns(cost, n), MOST_NS)
+    """The same in whole nanoseconds."""
+    return <int64_t>cost_expect_ns(cost, n)
 
 
 cdef inline void cost_fit(Cost *cost) noexcept nogil:
@@ -106,7 +109,7 @@ cdef inline void cost_rescale(Cost *cost, double ratio) noexcept nogil:
     cost.fastest_ns *= ratio
     for i in range(SLOTS):
         cost.slots[i].ns *= ratio
-    cost.slow = 0
+    cost.odd = 0
     cost.rescaled += 1
 
 
@@ -121,22 +124,27 @@ cdef inline double cost_judge(Cost *cost, const Slot *slot, int64_t n, double ns
     if ratio < 0.6 and ratio * (1.0 + 4.0 * cost.deviation) < 1.0:
         cost_rescale(cost, max(ratio, 1e-6))
         return ns
-    if ratio > most:
-        cost.slow_ratio = min(ratio, cost.slow_ratio) if cost.slow > 0 else ratio
-        cost.slow += 1
-        if cost.slow < 3:
-            return most * expected
-        cost_rescale(cost, cost.slow_ratio)
-        return cost.slow_ratio * expected
-    cost.slow = 0
-    cost.deviation += 0.1 * ((ratio - 1.0 if ratio > 1.0 else 1.0 - ratio) - cost.deviation)
-    return ns
+    if ratio <= most and ratio * most >= 1.0:
+        cost.odd = 0
+        cost.deviation += 0.1 * ((ratio - 1.0 if ratio > 1.0 else 1.0 - ratio) - cost.deviation)
+        return ns
+    if cost.odd == 0 or (ratio > 1.0) != (cost.odd_ratio > 1.0):
+        cost.odd = 1
+        cost.odd_ratio = ratio
+    else:
+        cost.odd += 1
+        cost.odd_ratio = min(ratio, cost.odd_ratio) if ratio > 1.0 else max(ratio, cost.odd_ratio)
+    if cost.odd < 3:
+        return expected * most if ratio > 1.0 else expected / most
+    ratio = cost.odd_ratio
+    cost_rescale(cost, ratio)
+    return ratio * expected
 
 
 cdef inline void cost_learn(Cost *cost, int64_t n, int64_t service_ns) noexcept nogil:
     cdef Slot *slot = &cost.slots[slot_of(n)]
     cdef double size = <double>n
-    cdef double ns = <double>max(service_ns, <int64_t>1)
+    cdef double ns = min(<double>max(service_ns, <int64_t>1), MOST_NS)
     cdef double gain
     if slot.seen > 0.0:
         ns = cost_judge(cost, slot, n, ns)

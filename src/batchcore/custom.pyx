@@ -14,7 +14,7 @@ from batchcore import records
 
 from batchcore._lock cimport Lock, lock, unlock
 from batchcore._types cimport NEVER_NS
-from batchcore.cost cimport cost_known, cost_predict_ns
+from batchcore.cost cimport MAX_SIZE, cost_known, cost_predict_ns
 from batchcore.machine cimport (
     Decision, Entry, Flight, Machine, machine_answer, machine_give_up, machine_ready, machine_tell,
 )
@@ -63,8 +63,8 @@ cdef class View:
 
     def predict_ns(self, n):
         """Return the learned service time of a batch of `n`, ns; None before the first completion."""
-        if n < 1:
-            raise ValueError(f"n is {n}; it must be at least 1")
+        if not 1 <= n <= MAX_SIZE:
+            raise ValueError(f"n is {n}; it must be from 1 to {MAX_SIZE}")
         self.valid()
         if not cost_known(&self.machine.cost):
             return None
@@ -207,8 +207,9 @@ cdef int ask(object decider, Machine *machine, Lock *mutex, int64_t now_ns, Deci
     elif isinstance(answer, records.Drop):
         if answer.count < 1:
             raise ValueError(f"the policy answered {answer!r}; it must drop at least 1 request")
+        size = min(answer.count, <object>view.queued)
         lock_if(mutex)
-        machine_give_up(machine, now_ns, answer.count, decision)
+        machine_give_up(machine, now_ns, size, decision)
         unlock_if(mutex)
         return 0
     elif isinstance(answer, int) and not isinstance(answer, bool):

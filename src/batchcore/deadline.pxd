@@ -15,7 +15,7 @@ Source: the rules and figures of the simulation study in docs/policies.md; early
 
 from libc.stdint cimport int64_t
 
-from batchcore.cost cimport Cost, cost_expect_ns
+from batchcore.cost cimport Cost, MOST_NS, cost_expect_ns
 
 cdef enum:
     LOOK = 256      # requests looked at
@@ -38,7 +38,7 @@ cdef struct Outlook:
 
 cdef inline int64_t careful_ns(const Cost *cost, int64_t n) noexcept nogil:
     """Service time to count on where a deadline is at stake."""
-    return <int64_t>min(cost_expect_ns(cost, n) * (1.0 + 0.5 * cost.deviation), 1e18)
+    return <int64_t>min(cost_expect_ns(cost, n) * (1.0 + 0.5 * cost.deviation), MOST_NS)
 
 
 cdef inline int64_t largest_within(const Cost *cost, int64_t slack_ns, int64_t limit) noexcept nogil:
@@ -60,7 +60,7 @@ cdef inline int64_t staggered_size(
     const Cost *cost, int64_t limit, int64_t workers, int64_t timeout_ns,
 ) noexcept nogil:
     """The largest batch that bears its own service time and the wait for one of so many staggered workers."""
-    return max(largest_within(cost, timeout_ns * workers // (workers + 1), limit), <int64_t>1)
+    return max(largest_within(cost, timeout_ns - timeout_ns // (workers + 1), limit), <int64_t>1)
 
 
 cdef inline int64_t needed_size(const Cost *cost, int64_t limit, int64_t workers, double rate) noexcept nogil:

@@ -222,6 +222,7 @@ cdef class Engine:
         self.machine.dispatched_at_ns = START_NS
         self.machine.probe_at_ns = START_NS
         self.machine.waits_since_ns = NEVER_NS
+        self.expired = ()
         self.in_flight = {}
 
     def __init__(
@@ -318,20 +319,27 @@ cdef class Engine:
         Returns
         -------
         batchcore.records.Decision
+
+        Raises
+        ------
+        Exception
+            What a policy of the user's own raises, or TypeError or ValueError for an answer of it that is none.
+            Nothing is lost: the next call asks again, and tells of what has expired on the way.
         """
         cdef Decision decision
         cdef Running running = Running.__new__(Running)
         cdef int64_t now = instant("now_ns", now_ns)
-        cdef tuple expired = ()
+        cdef tuple expired
         memset(&decision, 0, sizeof(Decision))
         while True:
             machine_decide(&self.machine, now, &decision, &running.flight)
-            expired += let_go(decision.expired)
+            self.expired += let_go(decision.expired)
             if decision.kind != ASK:
                 break
             decision.expired = NULL
             ask(self.decider, &self.machine, NULL, now, &decision)
-            expired += let_go(decision.expired)
+            self.expired += let_go(decision.expired)
+        expired, self.expired = self.expired, ()
         if decision.kind == DISPATCH:
             running.batch = let_go(decision.batch)
             self.in_flight[decision.batch_id] = running
@@ -515,7 +523,11 @@ cdef class Engine:
         cdef const Machine *machine = &self.machine
         cdef Entry *entry = machine.oldest
         cdef Entry *earlier = NULL
+        cdef const Flight *flight = machine.first_flight
+        cdef const Flight *before = NULL
         cdef int64_t flush_left = 0
+        cdef int64_t running = 0
+        cdef int64_t in_flight = 0
         cdef set arrivals = set()
         cdef set deadlines = set()
         while entry != NULL:
@@ -541,6 +553,18 @@ cdef class Engine:
             machine.submitted == machine.queued + machine.running + machine.rejected
             + sum([machine.ended[i] for i in range(<int>STATUS_COUNT)]),
             "every request is counted exactly once")
+        while flight != NULL:
+            require(flight.earlier == before, "the list of flights is linked both ways")
+            require(before == NULL or before.id < flight.id, "flights are in order of dispatch")
+            require(before == NULL or before.dispatched_at_ns <= flight.dispatched_at_ns, "flights are in order of time")
+            require(flight.size > 0, "every flight has requests")
+            running += flight.size
+            in_flight += 1
+            before = flight
+            flight = flight.later
+        require(machine.last_flight == before, "the last flight is the last of the list")
+        require(in_flight == machine.in_flight, "the list of flights holds what is in flight")
+        require(running == machine.running, "what runs is in flight")
         require(machine.batches == sum([machine.by_reason[i] for i in range(len(records.REASONS))]),
                 "every batch has a reason")
 

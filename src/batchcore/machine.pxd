@@ -26,11 +26,11 @@ from batchcore.adaptive cimport plan_adaptive
 from batchcore.cost cimport Cost, cost_expect_ns, cost_known, cost_learn, cost_predict_ns
 from batchcore.deadline cimport Choice, LOOK, Outlook, careful_ns, choose, needed_size, staggered_size
 from batchcore.histogram cimport Histogram, histogram_add
-from batchcore.policy cimport Plan, View, WAKE_MARGIN_NS, plan_fixed, plan_immediate
+from batchcore.policy cimport Plan, View, WAKE_MARGIN_NS, no_later, plan_fixed, plan_immediate
 from batchcore.queue cimport Node, Queue, queue_peek, queue_push, queue_put_back, queue_remove
 from batchcore.traffic cimport (
-    AFTER_COMPLETION, FURTHER, INTO_IDLE, Moment, Traffic, traffic_arrive, traffic_complete, traffic_moment,
-    traffic_rate,
+    AFTER_COMPLETION, FURTHER, INTO_IDLE, Moment, Traffic, traffic_arrive, traffic_closed, traffic_complete,
+    traffic_moment, traffic_rate,
 )
 
 cdef enum:
@@ -293,7 +293,8 @@ cdef inline void machine_answer(Machine *machine, int64_t changes, int64_t until
     A wait that was decided before the latest event is void: it is asked again.
     """
     if size > 0 or changes == machine.changes:
-        machine.plan = Plan(until_ns=until_ns, size=min(size, machine.queued), reason=CHOSEN)
+        size = min(size, min(machine.queued, machine.config.max_batch_size))
+        machine.plan = Plan(until_ns=until_ns, size=size, reason=CHOSEN)
         machine.planned = True
 
 
@@ -359,13 +360,13 @@ cdef inline void machine_look(Machine *machine, Departure *departure, int64_t wa
     outlook.kept = machine.kept
     outlook.cost = &machine.cost
     choice = choose(&outlook)
+    if choice.skip > 0 or choice.size != wanted or departure.until_ns > machine.now_ns:
+        departure.reason = DEADLINE
     departure.until_ns = machine.now_ns
     departure.skip = choice.skip
     departure.size = choice.size
     departure.give_up_ns = machine.now_ns + single_ns
     if choice.size > 0:
-        if choice.skip > 0 or choice.size != wanted:
-            departure.reason = DEADLINE
         if last:
             departure.give_up_ns += careful_ns(&machine.cost, choice.size)
     elif machine.queued <= outlook.seen:
@@ -385,7 +386,8 @@ cdef inline Departure machine_departure(Machine *machine) noexcept nogil:
     cdef Departure departure = Departure(
         until_ns=plan.until_ns, skip=0, give_up_ns=0, size=plan.size, reason=plan.reason)
     cdef Node *expiry = queue_peek(&machine.expiry)
-    cdef int64_t wanted, enough, latest_ns
+    cdef int64_t more, enough, latest_ns
+    cdef View view
     if expiry == NULL:
         return departure
     if not cost_known(&machine.cost):
@@ -393,35 +395,40 @@ cdef inline Departure machine_departure(Machine *machine) noexcept nogil:
             departure.until_ns = machine.now_ns     # no wait is known to be safe; this batch teaches
             departure.reason = DEADLINE
         return departure
-    wanted = max(min(plan.size, machine.config.max_batch_size), <int64_t>1)
-    if expiry.key < machine.now_ns + careful_ns(&machine.cost, wanted):
-        machine_look(machine, &departure, wanted)
+    if plan.size == 0:      # the user's policy waits; no longer than the first deadline bears
+        departure.size = min(machine.queued, machine.config.max_batch_size)
+    if expiry.key < machine.now_ns + careful_ns(&machine.cost, departure.size):
+        machine_look(machine, &departure, departure.size)
         return departure
-    latest_ns = expiry.key - WAKE_MARGIN_NS - careful_ns(
-        &machine.cost, min(machine.queued + 1, machine.config.max_batch_size))
-    if plan.until_ns <= machine.now_ns and machine.config.capacity > 1 and not machine_lets_go(machine):
+    more = min(machine.queued + 1, machine.config.max_batch_size)
+    latest_ns = expiry.key - WAKE_MARGIN_NS - max(
+        careful_ns(&machine.cost, departure.size), careful_ns(&machine.cost, more))
+    if plan.until_ns > machine.now_ns:
+        if latest_ns < plan.until_ns:
+            departure.until_ns = latest_ns
+            departure.reason = DEADLINE
+    elif machine.config.policy == ADAPTIVE and machine.config.capacity > 1 and not machine_lets_go(machine) and (
+            not traffic_closed(&machine.traffic)):
         # Other workers serve those that come later: a batch that is smaller than needed may wait for more.
+        # The rate is that of when the plan was made, or the announced instant would move.
         enough = needed_size(
             &machine.cost,
             staggered_size(
                 &machine.cost, machine.config.max_batch_size, machine.config.capacity,
                 expiry.key - of_expiry(expiry).arrival_ns),
-            machine.config.capacity, traffic_rate(&machine.traffic, machine.now_ns))
-        if wanted < enough:
-            departure.until_ns = max(latest_ns, machine.now_ns)
-            departure.reason = DEADLINE
-    elif latest_ns < departure.until_ns:
-        departure.until_ns = max(latest_ns, machine.now_ns)
-        departure.reason = DEADLINE
-        if departure.size == 0:     # the user's policy would wait for longer than the deadline bears
-            departure.size = min(machine.queued, machine.config.max_batch_size)
+            machine.config.capacity, traffic_rate(&machine.traffic, machine.traffic.moment_at_ns))
+        if departure.size < enough:
+            view = machine_view(machine)
+            plan = no_later(&view, Plan(until_ns=latest_ns, size=plan.size, reason=DEADLINE), more)
+            departure.until_ns = plan.until_ns
+            departure.reason = plan.reason
     return departure
 
 
 cdef inline int64_t machine_hopeless_ns(const Machine *machine) noexcept nogil:
     """How long before its deadline a queued request is sure to be late: with every worker busy, the fastest batch."""
     if machine.in_flight > 0 and machine.in_flight >= machine.config.capacity:
-        return <int64_t>machine.cost.fastest_ns
+        return <int64_t>min(machine.cost.fastest_ns, cost_expect_ns(&machine.cost, 1))
     return 0
 
 

@@ -53,12 +53,11 @@ cdef struct Traffic:
 
 
 cdef inline int bin_of(int64_t gap_ns) noexcept nogil:
-    cdef int64_t v = gap_ns >> 13
     cdef int octave
-    if v <= 0:
+    if gap_ns < 1 << 13:
         return 0
-    octave = floor_log2(v)
-    return min(1 + 4 * octave + <int>(((v << 2) >> octave) & 3), BINS - 1)
+    octave = floor_log2(gap_ns) - 13
+    return min(1 + 4 * octave + <int>((gap_ns >> (octave + 11)) & 3), BINS - 1)
 
 
 cdef inline int64_t bin_end_ns(int i) noexcept nogil:
@@ -97,6 +96,7 @@ cdef inline void traffic_arrive(Traffic *traffic, int64_t now_ns, int64_t presen
     cdef int64_t lag_ns
     if traffic.seen == 0:
         traffic.first_at_ns = traffic.rated_at_ns = now_ns
+        traffic.moment = NO_MOMENT
     traffic.seen += 1
     traffic.arrivals = traffic.arrivals * decay(<double>(now_ns - traffic.rated_at_ns) / WINDOW_NS) + 1.0
     traffic.rated_at_ns = now_ns

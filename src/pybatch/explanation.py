@@ -62,7 +62,9 @@ class Explanation:
     learned : batchcore.records.Learned
         Cost of a batch by size, rate of arrivals, open or closed loop.
     now : str
-        What would happen now if nothing came.
+        What would happen now if nothing came,
+    wake_at_ns : int or None
+        and when; None: nothing before an event.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Explanation:
     past: tuple[Past, ...]
     learned: Learned
     now: str
+    wake_at_ns: int | None
 
     def __str__(self) -> str:
         return "\n".join([*self._head(), *self._what_was_learned(), *self._what_was_done(), f"Now: {self.now}."])
@@ -87,8 +90,8 @@ class Explanation:
         if not learned.sizes:
             return ["Nothing is known of the cost of a batch before the first has completed."]
         lines = [
-            f"A batch takes about {learned.per_batch_ns / 1e6:.3g} ms + {learned.per_item_ns / 1e6:.3g} ms an item, give "
-            f"or take {learned.deviation:.0%}: "
+            f"A batch takes about {learned.per_batch_ns / 1e6:.3g} ms + {learned.per_item_ns / 1e6:.3g} ms an item, "
+            f"give or take {learned.deviation:.0%}: "
             + ", ".join(f"{size}: {ns / 1e6:.3g} ms" for size, ns in _some(learned.sizes))
             + "."
         ]
@@ -135,6 +138,7 @@ def explain(dispatcher: Dispatcher) -> Explanation:
         past=engine.past(),
         learned=engine.learned(now_ns),
         now=now,
+        wake_at_ns=wake_at_ns,
     )
 
 

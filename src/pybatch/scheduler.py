@@ -397,6 +397,20 @@ class Scheduler(Submitter[X, Y]):
         queue_delay_ns, service_ns = found
         return Estimate(queue_delay_ns / 1e6, service_ns / 1e6, (queue_delay_ns + service_ns) / 1e6)
 
+    def cost_model(self) -> list[tuple[int, float]]:
+        """Return what was learned of the cost of a batch: sizes seen, and the milliseconds expected of each.
+
+        What ``cost_model=`` takes, for the next start.  Thread-safe.
+
+        Examples
+        --------
+        >>> with Scheduler(lambda xs: xs, cost_model=[(1, 4.0), (32, 8.0)], metrics=False) as scheduler:
+        ...     scheduler.cost_model()
+        [(1, 4.0), (32, 8.0)]
+        """
+        dispatcher = self.dispatcher
+        return [(size, round(ns / 1e6, 3)) for size, ns in dispatcher.engine.learned(dispatcher.now_ns()).sizes]
+
     def explain(self) -> Explanation:
         """Say why the latest batches left when they did, what was learned, and what would happen now.
 

@@ -12,33 +12,72 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from reference import Reference, ReferenceRequest
 
+from batchcore.custom import View
 from batchcore.engine import Engine, Request
 from batchcore.errors import QueueFull, SchedulerClosed
-from batchcore.records import Decision
+from batchcore.records import Decision, Drop, Wait
 
 MS = 1_000_000
 BOUNDS = {"batch_size_bounds": (1, 2, 4, 8), "delay_bounds_ns": (0, MS, 5 * MS, 20 * MS)}
 
 # Few different values, so that ties and exact hits are common; some of them off the grid, so that nothing relies on it.
-steps = st.sampled_from([0, 0, 1, MS - 1, MS, 5 * MS, 5 * MS + 1, 30 * MS, -1, -7 * MS])
+steps = st.sampled_from([0, 0, 1, 20_001, 300_000, MS - 1, MS, 5 * MS, 5 * MS + 1, 30 * MS, -1, -7 * MS])
 timeouts = st.sampled_from([None, None, 0, 1, MS, 4 * MS, 5 * MS, 6 * MS, 20 * MS, 500 * MS])
+long_timeouts = st.sampled_from([None, 12 * MS, 30 * MS, 30 * MS, 200 * MS])
 priorities = st.sampled_from([0, 0, 0, -1, 1, 2, -9, 9])
 waits = st.sampled_from([0, 1, 5 * MS, 20 * MS])
 targets = st.sampled_from([None, 0, 10 * MS, 40 * MS])
 sizes = st.integers(1, 9)
+costs = st.sampled_from([(), (), [(1, 6 * MS), (8, 14 * MS)], [(1, 10 * MS), (8, 11 * MS)], [(1, 2 * MS), (4, 9 * MS)]])
+
+
+class Fickle:
+    """A policy of somebody's own that answers at random, and remembers what it was shown."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.seen: list[list[Any]] = []
+
+    def __call__(self, view: Any) -> int | Wait | Drop:
+        count = self.chance.randint(1, 12)
+        names = [name for name in dir(View) if not name.startswith("_")]
+        values = {name: getattr(view, name) for name in names}
+        shown = [value for value in values.values() if not callable(value)]
+        shown += [view.predict_ns(count), view.deadlines(count), view.arrivals(count), view.busy_until_ns()]
+        self.seen.append(shown)
+        until = view.now_ns + self.chance.choice([1, MS, 7 * MS])
+        return self.chance.choice([count, count, Wait(), Wait(until), Wait(until), Drop(count)])
 
 
 class SameAnswers(RuleBasedStateMachine):
     @initialize(
-        policy=st.sampled_from([{"policy": "immediate"}, {"policy": "fixed", "max_wait_ns": 10 * MS}]),
+        policy=st.sampled_from(
+            [
+                {"policy": "immediate"},
+                {"policy": "fixed", "max_wait_ns": 10 * MS},
+                {"policy": "adaptive"},
+                {"policy": "adaptive"},
+                {"policy": "adaptive", "max_wait_ns": 4 * MS},
+                {"policy": Fickle},
+            ]
+        ),
+        costs=costs,
         latency=targets,
         size=sizes,
         queue_size=st.sampled_from([1, 5, 500, 500]),
-        capacity=st.integers(0, 3),
+        capacity=st.integers(0, 4),
         aging=st.sampled_from([0, 1, 10 * MS, 2_000 * MS]),
     )
     def begin(
-        self, *, policy: dict[str, Any], latency: int | None, size: int, queue_size: int, capacity: int, aging: int
+        self,
+        *,
+        policy: dict[str, Any],
+        costs: list[tuple[int, int]],
+        latency: int | None,
+        size: int,
+        queue_size: int,
+        capacity: int,
+        aging: int,
     ) -> None:
         options = {
             "max_batch_size": size,
@@ -46,13 +85,23 @@ class SameAnswers(RuleBasedStateMachine):
             "max_queue_size": queue_size,
             "capacity": capacity,
             "aging_ns": aging,
+            "cost_model": costs,
         }
-        self.engine = Engine(**policy, **options, **BOUNDS)
-        self.reference = Reference(**policy, **options, **BOUNDS)
+        self.policies = Fickle(0), Fickle(0)
+        ours, theirs = self.for_each(policy)
+        self.engine = Engine(**ours, **options, **BOUNDS)
+        self.reference = Reference(**theirs, **options, **BOUNDS)
         self.now = 0
         self.requests: list[tuple[Request, ReferenceRequest]] = []
         self.numbers: dict[Request, int] = {}
         self.batches: list[tuple[Decision, Decision]] = []
+
+    def for_each(self, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The options for the engine and for the reference: a policy of somebody's own is not shared."""
+        if options.get("policy") is not Fickle:
+            return options, options
+        self.policies = Fickle(7), Fickle(7)
+        return options | {"policy": self.policies[0]}, options | {"policy": self.policies[1]}
 
     def pass_time(self, step: int) -> int:
         """The instant of the next event; it may lie in the past."""
@@ -93,6 +142,29 @@ class SameAnswers(RuleBasedStateMachine):
     def submit(self, step: int, priority: int, timeout: int | None) -> None:
         self.offer(self.pass_time(step), priority, timeout)
 
+    @rule(step=steps, count=st.integers(1, 12), gap=st.sampled_from([0, 20_000, 400_000]), timeout=long_timeouts)
+    def submit_alike(self, step: int, count: int, gap: int, timeout: int | None) -> None:
+        now = self.pass_time(step)
+        for _ in range(count):
+            self.offer(now, 0, timeout)
+            now = self.pass_time(gap)
+
+    @rule(
+        rounds=st.integers(1, 12),
+        count=st.integers(1, 8),
+        service=st.sampled_from([MS, 9 * MS, 14 * MS]),
+        lag=st.sampled_from([10_000, 500_000, 4 * MS, 20 * MS]),
+        timeout=st.sampled_from([None, None, 40 * MS]),
+    )
+    def serve_callers_who_come_back(self, rounds: int, count: int, service: int, lag: int, timeout: int | None) -> None:
+        """So that there is something to learn: as many as were answered ask again, at once or after a while."""
+        for i in range(rounds):
+            self.complete_all(service + i)
+            for j in range(count):
+                self.offer(self.pass_time(lag + 1_000 * j if j == 0 else 10_000), 0, timeout)
+            self.sleep_until_the_wakeup(0)
+            self.dispatch_all_that_goes(0)
+
     @rule(count=st.integers(2, 30), falling=st.booleans(), seed=st.integers(0, 2**16), step=steps)
     def submit_a_burst(self, count: int, falling: bool, seed: int, step: int) -> None:
         """Each more urgent than all before it, or in no order at all: both leave the ground of sorted runs."""
@@ -127,6 +199,7 @@ class SameAnswers(RuleBasedStateMachine):
 
     @rule(early=st.integers(0, 2))
     def sleep_until_the_wakeup(self, early: int) -> None:
+        self.both_would_wake_at_the_same_instant()
         wake = self.reference.next_wakeup_ns()
         if wake is not None:
             self.now = max(self.now, wake - early)
@@ -165,7 +238,7 @@ class SameAnswers(RuleBasedStateMachine):
         changes=st.fixed_dictionaries(
             {},
             optional={
-                "policy": st.sampled_from(["immediate", "fixed"]),
+                "policy": st.sampled_from(["immediate", "fixed", "adaptive", Fickle]),
                 "max_batch_size": sizes,
                 "max_wait_ns": waits,
                 "max_latency_ns": targets,
@@ -175,13 +248,14 @@ class SameAnswers(RuleBasedStateMachine):
     )
     def reconfigure(self, step: int, changes: dict[str, Any]) -> None:
         now = self.pass_time(step)
+        ours, theirs = self.for_each(changes)
         try:
-            self.reference.reconfigure(now, **changes)
+            self.reference.reconfigure(now, **theirs)
         except ValueError:
             with pytest.raises(ValueError, match="max_wait"):
-                self.engine.reconfigure(now, **changes)
+                self.engine.reconfigure(now, **ours)
         else:
-            self.engine.reconfigure(now, **changes)
+            self.engine.reconfigure(now, **ours)
 
     @rule(step=steps)
     def flush(self, step: int) -> None:
@@ -203,6 +277,10 @@ class SameAnswers(RuleBasedStateMachine):
     @invariant()
     def both_count_the_same(self) -> None:
         assert self.engine.stats() == self.reference.stats()
+
+    @invariant()
+    def a_policy_of_ones_own_is_shown_the_same(self) -> None:
+        assert self.policies[0].seen == self.policies[1].seen
 
     @invariant()
     def both_would_wake_at_the_same_instant(self) -> None:

@@ -76,7 +76,8 @@ Needs: pip install 'batchcore[tune]'""",
         nargs="+",
         metavar="NAME",
         help="one or more to compare: adaptive, immediate, fixed, or the rule of another batcher: bentoml, clipper, "
-        "clockwork, symphony, triton (default: adaptive immediate)",
+        "clockwork, symphony, triton; or your own as module:name, a function of a view, a Policy or a class of them "
+        "(default: adaptive immediate)",
     )
 
     def option(name: str, kind: Any, default: Any, unit: str, text: str) -> None:
@@ -157,8 +158,16 @@ def _policy(name: str, args: argparse.Namespace, service: Service) -> Any:
     from pybatch.simulation.rivals import RIVALS
     from pybatch.simulation.suite import service_ms
 
+    if ":" in name:
+        from pybatch.simulation.measure import CannotMeasure, load
+
+        try:
+            own = load(name)
+        except CannotMeasure as error:
+            raise ValueError(str(error)) from error
+        return own() if isinstance(own, type) else own
     if name not in RIVALS:
-        raise ValueError(f"there is no such policy; there are {', '.join((*POLICIES, *RIVALS))}")
+        raise ValueError(f"there is no such policy; there are {', '.join((*POLICIES, *RIVALS))}, and module:name")
     goal_ms = args.slo_ms or args.timeout_ms or args.max_latency_ms
     if goal_ms is None:
         raise ValueError("it is made for a latency goal; give --slo-ms")
