@@ -90,8 +90,8 @@ class Explanation:
         if not learned.sizes:
             return ["Nothing is known of the cost of a batch before the first has completed."]
         lines = [
-            f"A batch takes about {learned.per_batch_ns / 1e6:.3g} ms + {learned.per_item_ns / 1e6:.3g} ms an item, give "
-            f"or take {learned.deviation:.0%}: "
+            f"A batch takes about {learned.per_batch_ns / 1e6:.3g} ms + {learned.per_item_ns / 1e6:.3g} ms an item, "
+            f"give or take {learned.deviation:.0%}: "
             + ", ".join(f"{size}: {ns / 1e6:.3g} ms" for size, ns in _some(learned.sizes))
             + "."
         ]
