@@ -194,8 +194,8 @@ def test_callers_of_several_workers_get_no_fewer_answers(profile: str, clients: 
 
 
 def test_what_closed_traffic_costs_and_gains_on_the_whole() -> None:
-    """A weak spot: a few mixes of clients, workers and thinking lose; the worst, 4 %, is resnet with 32 clients that think
-    for a sixth of a batch."""
+    """A weak spot: a few mixes of clients, workers and thinking lose; the worst, 4 %, is resnet with 32 clients that
+    think for a sixth of a batch."""
     gains = [
         gain(profile, ClosedLoop(clients, think_ms=think_ms), workers)
         for profile, clients, workers, think_ms in product(
