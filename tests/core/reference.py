@@ -154,7 +154,8 @@ class Reference:
         service_ns = self.now - decision.at_ns
         if failed < len(decision.batch):
             self.cost.learn(len(decision.batch), service_ns)
-        self.traffic.complete(self.now, service_ns, len(self.queue) + self.running)
+        cycle_ns = service_ns // max(self.capacity, 1)
+        self.traffic.complete(self.now, cycle_ns, len(decision.batch), len(self.queue) + self.running)
         self.services.append(service_ns)
         self.last_progress_at_ns = self.now
 

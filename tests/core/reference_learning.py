@@ -177,7 +177,8 @@ class ReferenceTraffic:
         self.moment: tuple[str, int] | None = None
         self.gaps = {kind: Gaps(1.0 / 0.97) for kind in ("completion", "into idle", "further")}
         self.returns = Gaps(1.0 / 0.998)
-        self.completed_at = self.service_ns = 0
+        self.completed_at = self.cycle_ns = 0
+        self.awaited = 0  # of the latest batch, how many have not come back if each arrival is one of them
         self.early = self.late = 0.0
         self.present = 0
         self.callers = self.spread = 0.0
@@ -192,23 +193,24 @@ class ReferenceTraffic:
             kind, instant = self.moment
             self.gaps[kind].add(now - instant)
             self.moment = None
-        if self.service_ns:
+        self.awaited = max(self.awaited - 1, 0)
+        if self.cycle_ns:
             lag = now - self.completed_at
             self.returns.add(lag)
-            if lag <= self.service_ns:
-                early = lag <= self.service_ns // 4
+            if lag <= self.cycle_ns:
+                early = lag <= self.cycle_ns // 4
                 self.early = self.early * 0.98 + early
                 self.late = self.late * 0.98 + (not early)
         self.present = max(self.present, present)
 
-    def complete(self, now: int, service_ns: int, present: int) -> None:
-        if self.service_ns:
+    def complete(self, now: int, cycle_ns: int, size: int, present: int) -> None:
+        if self.cycle_ns:
             off = self.present - self.callers
             self.callers += 0.1 * off
             self.spread += 0.1 * (abs(off) - self.spread)
         else:
             self.callers = float(self.present)
-        self.present, self.completed_at, self.service_ns = present, now, service_ns
+        self.present, self.completed_at, self.cycle_ns, self.awaited = present, now, cycle_ns, size
 
     def rate(self, now: int) -> float:
         """Arrivals a nanosecond, the first one left out."""

@@ -64,28 +64,28 @@ def fixed(engine: Reference) -> Plan:
 
 
 def adaptive(engine: Reference) -> Plan:
-    largest, now = engine.largest, engine.now
-    waited = engine.waits_since is not None and engine.waits_since < now
-    at_once = Plan(now, largest, "gathered" if waited else "idle_worker")
-    if engine.cost.known and (size := best_size(engine)) < largest:
-        return Plan(now, size, "split")
-    if largest == engine.max_batch_size:
-        return Plan(now, largest, "full")
+    plan, now = immediate(engine), engine.now
+    waited = 0 if engine.waits_since is None else now - engine.waits_since
+    if plan.reason == "idle_worker" and waited:
+        plan = Plan(now, plan.size, "gathered")
     if not engine.cost.known:
-        return at_once
-    limit = no_later(engine, Plan(NEVER, largest, at_once.reason), len(engine.queue) + 1)
-    if limit.until <= now:
-        return limit
-    if engine.capacity > 1:
-        wait, reason = until_our_turn(engine), "spaced"
-    else:
-        saved = engine.cost.expect(largest) + engine.cost.expect(1) - engine.cost.expect(largest + 1)
-        longest = int(saved) - (now - engine.waits_since if engine.waits_since is not None else 0)
-        gather = until_callers_return if engine.traffic.closed else until_more_come
-        wait, reason = gather(engine, longest) if longest > 0 else 0, "gathered"
-    if wait <= 0:
-        return at_once
-    return min(Plan(now + wait, largest, reason), limit, key=lambda plan: (plan.until, plan is not limit))
+        return plan
+    size = best_size(engine)
+    if size < plan.size:
+        return Plan(now, size, "split")
+    if plan.reason == "full":
+        return plan
+    saved = engine.cost.expect(size) + engine.cost.expect(1) - engine.cost.expect(size + 1)
+    longest = int(saved) - waited
+    gathered, spaced = 0, until_our_turn(engine) if engine.capacity > 1 else 0
+    if longest > 0 and engine.traffic.closed:
+        gathered = until_callers_return(engine, longest)
+    elif longest > 0 and engine.capacity == 1:
+        gathered = until_more_come(engine, longest)
+    if gathered <= 0 and spaced <= 0:
+        return plan
+    wait = Plan(now + max(gathered, spaced), size, "spaced" if spaced > gathered else "gathered")
+    return no_later(engine, wait, len(engine.queue) + 1)
 
 
 def best_size(engine: Reference) -> int:
@@ -115,6 +115,8 @@ def until_callers_return(engine: Reference, longest: int) -> int:
     """How long to wait so that most requests are answered a second; of waits within 3.5 % of that, the longest."""
     traffic, cost, queued = engine.traffic, engine.cost, len(engine.queue)
     missing = traffic.missing(queued + engine.running)
+    if engine.capacity > 1:
+        missing = min(missing, traffic.awaited)
     since = engine.now - traffic.completed_at
     first = Gaps.bin(since)
     tail = add(traffic.returns.weights[first:])
@@ -148,7 +150,7 @@ def until_more_come(engine: Reference, longest: int) -> int:
     merged, each = cost.expect(1) - grown, grown - service
     behind = max(engine.traffic.rate(engine.now) * service - 1.0, 0.0)
     missed, gain = 1.0, 0.0
-    best, best_wait = 0.02 * (service + merged), 0
+    best, best_wait = 0.05 * (service + merged), 0
     for gap, weight in takewhile(lambda pair: pair[0] <= longest, zip(BIN_ENDS_NS, gaps.weights, strict=True)):
         if weight:
             share = weight / gaps.total
@@ -190,7 +192,7 @@ def departure(engine: Reference, plan: Plan) -> Departure:
     latest = Plan(first.until - WAKE_MARGIN_NS - max(cost.careful(size), cost.careful(more)), size, "deadline")
     if plan.until > now:
         plan = min(plan, latest, key=lambda either: either.until)
-    elif engine.policy == "adaptive" and engine.capacity > 1 and not engine.lets_go:
+    elif engine.policy == "adaptive" and engine.capacity > 1 and not engine.lets_go and not engine.traffic.closed:
         bearable = staggered_size(engine, engine.max_batch_size, first.until - first.arrival_ns)
         if size < needed_size(engine, bearable):
             plan = no_later(engine, latest, more)

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from reference import Reference, ReferenceRequest
+from traces import Fickle
 
-from batchcore.custom import View
 from batchcore.engine import Engine, Request
 from batchcore.errors import QueueFull, SchedulerClosed
-from batchcore.records import Decision, Drop, Wait
+from batchcore.records import Decision
 
 MS = 1_000_000
 BOUNDS = {"batch_size_bounds": (1, 2, 4, 8), "delay_bounds_ns": (0, MS, 5 * MS, 20 * MS)}
@@ -29,24 +29,6 @@ waits = st.sampled_from([0, 1, 5 * MS, 20 * MS])
 targets = st.sampled_from([None, 0, 10 * MS, 40 * MS])
 sizes = st.integers(1, 9)
 costs = st.sampled_from([(), (), [(1, 6 * MS), (8, 14 * MS)], [(1, 10 * MS), (8, 11 * MS)], [(1, 2 * MS), (4, 9 * MS)]])
-
-
-class Fickle:
-    """A policy of somebody's own that answers at random, and remembers what it was shown."""
-
-    def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)
-        self.seen: list[list[Any]] = []
-
-    def __call__(self, view: Any) -> int | Wait | Drop:
-        count = self.chance.randint(1, 12)
-        names = [name for name in dir(View) if not name.startswith("_")]
-        values = {name: getattr(view, name) for name in names}
-        shown = [value for value in values.values() if not callable(value)]
-        shown += [view.predict_ns(count), view.deadlines(count), view.arrivals(count), view.busy_until_ns()]
-        self.seen.append(shown)
-        until = view.now_ns + self.chance.choice([1, MS, 7 * MS])
-        return self.chance.choice([count, count, Wait(), Wait(until), Wait(until), Drop(count)])
 
 
 class SameAnswers(RuleBasedStateMachine):

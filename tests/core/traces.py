@@ -6,6 +6,7 @@ live through the same one and be compared.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from batchcore.custom import View
 from batchcore.engine import Engine, Request
 from batchcore.errors import QueueFull, SchedulerClosed
-from batchcore.records import Decision
+from batchcore.records import Decision, Drop, Wait
 
 MS = 1_000_000
 
@@ -48,6 +50,7 @@ options = st.fixed_dictionaries(
         "max_batch_size": st.integers(1, 6),
         "max_queue_size": st.sampled_from([3, 1_000, 1_000]),
         "max_latency_ns": st.sampled_from([None, None, 30 * MS]),
+        "cost_model": st.sampled_from([(), (), [(1, 2 * MS), (4, 9 * MS)], [(1, 6 * MS), (6, 7 * MS)]]),
         "capacity": st.integers(0, 3),
         "aging_ns": st.sampled_from([0, 10 * MS, 2_000 * MS]),
     }
@@ -58,7 +61,26 @@ fixed = st.builds(
     options,
     st.sampled_from([0, 1, 5 * MS, 10 * MS]),
 )
-anything = immediate | fixed
+adaptive = options.map(lambda common: common | {"policy": "adaptive"})
+ours = immediate | fixed | adaptive
+anything = ours | options.map(lambda common: common | {"policy": Fickle})
+
+
+class Fickle:
+    """A policy of somebody's own that answers at random, and remembers what it was shown."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.chance = random.Random(seed)
+        self.seen: list[list[Any]] = []
+
+    def __call__(self, view: Any) -> int | Wait | Drop:
+        count = self.chance.randint(1, 12)
+        names = [name for name in dir(View) if not name.startswith("_")]
+        shown = [value for value in (getattr(view, name) for name in names) if not callable(value)]
+        shown += [view.predict_ns(count), view.deadlines(count), view.arrivals(count), view.busy_until_ns()]
+        self.seen.append(shown)
+        until = view.now_ns + self.chance.choice([1, MS, 7 * MS])
+        return self.chance.choice([count, count, Wait(), Wait(until), Wait(until), Drop(count)])
 
 
 @dataclass
@@ -70,7 +92,8 @@ class World:
     running: list[Decision] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.engine = Engine(**self.options)
+        own = {"policy": Fickle()} if self.options["policy"] is Fickle else {}
+        self.engine = Engine(**self.options | own)
         self.numbers: dict[Request, int] = {}
 
     def live_through(self, trace: list[Event]) -> World:
