@@ -26,6 +26,7 @@ FLOORS = {
     "recording": {"simulation"},
     "scheduler": {"options", "metrics", "drivers", "policies", "explanation", "recording"},
     "decorator": {"scheduler"},
+    "testing": {"scheduler", "options"},
     "demo": {"scheduler"},
     "commands": {"demo", "options", "simulation"},
     "cli": {"commands"},
@@ -133,6 +134,8 @@ def test_importing_pybatch_registers_and_starts_nothing() -> None:
         "pybatch.simulation.trace",
         "pybatch.simulation.tune",
         "pybatch.simulation.workloads",
+        "pybatch.testing",
+        "pybatch.testing.stepping",
     ],
 )
 def test_the_examples_in_docstrings_run(module: str) -> None:

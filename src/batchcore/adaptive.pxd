@@ -185,7 +185,9 @@ cdef inline Plan plan_adaptive(const View *view) noexcept nogil:
     ) - (view.now_ns - view.waits_since_ns)
     if longest_ns > 0:
         if traffic_closed(view.traffic):
-            wait_ns = wait_for_returns(view, longest_ns)
+            # Where another worker is free it takes those that come later.
+            if view.capacity - view.in_flight == 1:
+                wait_ns = wait_for_returns(view, longest_ns)
         elif view.capacity == 1:
             wait_ns = wait_for_more(view, longest_ns)
     if view.capacity > 1:

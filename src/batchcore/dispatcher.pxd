@@ -28,7 +28,8 @@ cdef class Dispatcher(Owner):
     cdef public str name                # for messages
     cdef int64_t timeout_ns      # of a request that names none; NEVER_NS: none
     cdef public bint block              # on_full="block"
-    cdef int64_t wake_at_ns             # what the last `take` that found no batch said; NEVER_NS: an event must come
+    cdef readonly int64_t wake_at_ns    # what the last `take` that found no batch said; NEVER_NS: an event must come
+    cdef public int64_t virtual_ns      # the time, where a test keeps it; NEVER_NS: the clock tells
     cdef Lock lock                      # guards the machine and the fields below
     cdef int64_t armed_ns               # a timer is set for this instant; NEVER_NS: none
     cdef bint coming                    # somebody is about to decide
@@ -38,6 +39,7 @@ cdef class Dispatcher(Owner):
     cdef public Recorder recorder       # notes what is submitted; None: nobody wants it
     cdef object room                    # deque of callables, one for each who waits for room in the queue
 
+    cdef int64_t now(self) noexcept
     cdef BaseFuture submit(self, object fn, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority)
     cdef list submit_all(self, object fn, list items, int64_t deadline_ns, int64_t now_ns, int32_t priority)
     cdef BaseFuture offer(self, object fn, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority)

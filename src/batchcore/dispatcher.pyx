@@ -133,10 +133,18 @@ cdef class Dispatcher(Owner):
         self.engine = engine
         self.name = name
         self.timeout_ns = NEVER_NS
+        self.virtual_ns = NEVER_NS
         self.armed_ns = self.wake_at_ns = NEVER_NS
         self.running = set()
         self.fan_out = FanOut.__new__(FanOut)
         self.room = collections.deque()
+
+    cdef int64_t now(self) noexcept:
+        return monotonic_ns() if self.virtual_ns == NEVER_NS else self.virtual_ns
+
+    def now_ns(self):
+        """The time."""
+        return self.now()
 
     # --- requests come and go
 
@@ -262,11 +270,11 @@ cdef class Dispatcher(Owner):
             self.room.append(parker)
             try:
                 # Having queued for room first, no room that comes from here on can be missed.
-                future = self.offer(fn, item, deadline_ns, monotonic_ns(), priority)
+                future = self.offer(fn, item, deadline_ns, self.now(), priority)
                 if future is not None:
                     return future
                 if deadline_ns != NEVER_NS:
-                    left_ns = min(left_ns, max(deadline_ns - monotonic_ns(), <int64_t>0))
+                    left_ns = min(left_ns, max(deadline_ns - self.now(), <int64_t>0))
                 if not parker.park(left_ns):
                     self.heartbeat()
             finally:
@@ -275,7 +283,7 @@ cdef class Dispatcher(Owner):
 
     def seconds_until(self, int64_t deadline_ns):
         """How long until an instant, seconds, never negative; None where there is none."""
-        return None if deadline_ns == NEVER_NS else max(deadline_ns - monotonic_ns(), <int64_t>0) / 1e9
+        return None if deadline_ns == NEVER_NS else max(deadline_ns - self.now(), <int64_t>0) / 1e9
 
     def enter_room(self, waiter):
         """Wait for room: `waiter` is called, once, when there is some; it returns False if it was called in vain."""
@@ -309,7 +317,7 @@ cdef class Dispatcher(Owner):
     cdef bint cancel_request(self, BaseFuture future) except -1:
         cdef bint cancelled
         lock(&self.lock)
-        cancelled = machine_cancel(&self.engine.machine, monotonic_ns(), &future.entry)
+        cancelled = machine_cancel(&self.engine.machine, self.now(), &future.entry)
         unlock(&self.lock)
         if cancelled:
             Py_DECREF(future)
@@ -345,7 +353,7 @@ cdef class Dispatcher(Owner):
                 batch = Batch.__new__(Batch)
             lock(&self.lock)
             self.coming = True
-            machine_decide(&self.engine.machine, monotonic_ns(), &decision, &batch.flight)
+            machine_decide(&self.engine.machine, self.now(), &decision, &batch.flight)
             fn = self.fn
             if decision.expired == NULL and (decision.kind == IDLE or decision.kind == WAIT):
                 self.coming = False
@@ -376,7 +384,7 @@ cdef class Dispatcher(Owner):
         """Ask the user's policy.  One that fails is reported, and what is queued leaves: no request pays for it."""
         decision.expired = NULL
         try:
-            ask(self.engine.decider, &self.engine.machine, &self.lock, monotonic_ns(), decision)
+            ask(self.engine.decider, &self.engine.machine, &self.lock, self.now(), decision)
         except BaseException as error:
             lock(&self.lock)
             machine_answer(
@@ -451,7 +459,7 @@ cdef class Dispatcher(Owner):
             return False
         batch.left = True
         lock(&self.lock)
-        machine_complete(&self.engine.machine, monotonic_ns(), &batch.flight, failed)
+        machine_complete(&self.engine.machine, self.now(), &batch.flight, failed)
         unlock(&self.lock)
         if self.engine.decider is not None:
             try:
@@ -469,7 +477,7 @@ cdef class Dispatcher(Owner):
     def flush(self, *, bint drain=False):
         """Let everything queued now leave without waiting."""
         lock(&self.lock)
-        machine_flush(&self.engine.machine, monotonic_ns(), DRAIN if drain else FLUSH)
+        machine_flush(&self.engine.machine, self.now(), DRAIN if drain else FLUSH)
         signal = self.due()
         unlock(&self.lock)
         if signal:
@@ -477,9 +485,9 @@ cdef class Dispatcher(Owner):
 
     def reconfigure(self, options, capacity):
         """Change the engine's options, all or nothing."""
-        self.engine.reconfigure(monotonic_ns(), **options)
+        self.engine.reconfigure(self.now(), **options)
         if capacity is not None:
-            self.engine.set_capacity(monotonic_ns(), capacity)
+            self.engine.set_capacity(self.now(), capacity)
         lock(&self.lock)
         signal = self.due()
         unlock(&self.lock)
@@ -490,7 +498,7 @@ cdef class Dispatcher(Owner):
     def close(self):
         """Take no more requests; what is queued leaves without waiting."""
         lock(&self.lock)
-        machine_close(&self.engine.machine, monotonic_ns())
+        machine_close(&self.engine.machine, self.now())
         signal = self.due()
         unlock(&self.lock)
         self.admit()
@@ -533,13 +541,9 @@ cdef class Dispatcher(Owner):
         """What a request submitted now could expect, ns: queue delay and service time; None if nothing is known."""
         cdef Estimate estimate
         lock(&self.lock)
-        estimate = machine_estimate(&self.engine.machine, monotonic_ns())
+        estimate = machine_estimate(&self.engine.machine, self.now())
         unlock(&self.lock)
         return None if estimate.queue_delay_ns < 0 else (estimate.queue_delay_ns, estimate.service_ns)
-
-    def now_ns(self):
-        """The time."""
-        return monotonic_ns()
 
     @property
     def closed(self):
@@ -560,7 +564,7 @@ cdef class Dispatcher(Owner):
         cdef Status status = CANCELLED if words is None else SHUT_DOWN
         cdef Entry *chain
         lock(&self.lock)
-        chain = machine_clear(&self.engine.machine, monotonic_ns(), status)
+        chain = machine_clear(&self.engine.machine, self.now(), status)
         unlock(&self.lock)
         try:
             end_futures(futures_of(chain), status, words, self.fan_out)
@@ -577,7 +581,7 @@ cdef class Dispatcher(Owner):
             if not batch.left:
                 batch.left = True
                 lock(&self.lock)
-                machine_abandon(&self.engine.machine, monotonic_ns(), &batch.flight)
+                machine_abandon(&self.engine.machine, self.now(), &batch.flight)
                 unlock(&self.lock)
             for future in batch.futures:
                 if future.entry.status < COMPLETED:
@@ -692,7 +696,7 @@ cdef class Submitter:
         ...     scheduler.submit(1).result()
         2
         """
-        cdef int64_t now_ns = monotonic_ns()
+        cdef int64_t now_ns = self.ready().now()
         return self.ready().submit(
             self.fn, item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority))
 
@@ -730,12 +734,12 @@ cdef class Submitter:
         """
         cdef int32_t rank = priority_of(priority)
         cdef list values = list(items)
-        cdef int64_t now_ns = monotonic_ns()
+        cdef int64_t now_ns = self.ready().now()
         return self.ready().submit_all(self.fn, values, self.deadline_from(now_ns, timeout_ms), now_ns, rank)
 
     def _submit_waiting(self, item, *, timeout_ms=None, priority=0):
         """Queue one item like `submit`, but wait for room whatever ``on_full`` says.  For threads without a loop."""
-        cdef int64_t now_ns = monotonic_ns()
+        cdef int64_t now_ns = self.ready().now()
         cdef int64_t deadline_ns = self.deadline_from(now_ns, timeout_ms)
         cdef int32_t rank = priority_of(priority)
         cdef BaseFuture future = self.ready().offer(self.fn, item, deadline_ns, now_ns, rank)
@@ -743,15 +747,15 @@ cdef class Submitter:
 
     def _try_submit(self, item, int64_t deadline_ns, priority):
         """Queue an item and return its future, or None if there is no room."""
-        return self.ready().offer(self.fn, item, deadline_ns, monotonic_ns(), priority_of(priority))
+        return self.ready().offer(self.fn, item, deadline_ns, self.ready().now(), priority_of(priority))
 
     def _deadline_ns(self, timeout_ms):
         """The deadline of a request submitted now."""
-        return self.deadline_from(monotonic_ns(), timeout_ms)
+        return self.deadline_from(self.ready().now(), timeout_ms)
 
     def __call__(self, item, *, timeout_ms=None, priority=0):
         """Submit one item and wait for its result; parameters and errors as in `submit` and `Future.result`."""
-        cdef int64_t now_ns = monotonic_ns()
+        cdef int64_t now_ns = self.ready().now()
         cdef BaseFuture future = self.ready().submit(
             self.fn, item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority))
         try:

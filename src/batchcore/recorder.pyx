@@ -3,19 +3,18 @@
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, realloc
 
-from batchcore._clock cimport monotonic_ns
 from batchcore._types cimport NEVER_NS
 
 
 cdef class Recorder:
-    """Remember when requests came, with what timeout and priority; at most `limit` of them.
+    """Remember when requests come from `start_ns` on, with what timeout and priority; at most `limit` of them.
 
     A dispatcher fills it under its lock, so `add` runs no Python code.
     """
 
-    def __init__(self, int64_t limit):
+    def __init__(self, int64_t limit, int64_t start_ns):
         self.limit = limit
-        self.start_ns = monotonic_ns()
+        self.start_ns = start_ns
 
     def __dealloc__(self):
         free(self.rows)

@@ -31,7 +31,7 @@ class Recording:
         if dispatcher.recorder is not None:
             raise ValueError(f"scheduler {dispatcher.name!r} is being recorded already; stop that recording first")
         self._dispatcher: Dispatcher | None = dispatcher
-        self._recorder = dispatcher.recorder = Recorder(limit)
+        self._recorder = dispatcher.recorder = Recorder(limit, dispatcher.now_ns())
 
     @property
     def count(self) -> int:

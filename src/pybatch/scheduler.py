@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from prometheus_client import CollectorRegistry
 
-from batchcore.dispatcher import Submitter
+from batchcore.dispatcher import Dispatcher, Submitter
 from batchcore.engine import Engine, integer
 from batchcore.future import Future
 from batchcore.records import Stats
@@ -162,8 +162,7 @@ class Scheduler(Submitter[X, Y]):
             delay_bounds_ns=_metrics.DELAY_BOUNDS_NS,
             **options,
         )
-        dispatcher: ThreadDispatcher | LoopDispatcher
-        dispatcher = LoopDispatcher(engine, name) if _is_async(fn) else ThreadDispatcher(engine, name)
+        dispatcher = self._driver(engine, name, _is_async(fn))
         dispatcher.block = block
         dispatcher.set_timeout_ns(timeout_ns)
         self._serve_with(dispatcher, fn)
@@ -172,6 +171,10 @@ class Scheduler(Submitter[X, Y]):
         if self._shown:
             dispatcher.name = _metrics.register(registry, self, name)
         watch(dispatcher)
+
+    def _driver(self, engine: Engine, name: str, is_async: bool) -> Dispatcher:
+        """Return what runs the batches."""
+        return LoopDispatcher(engine, name) if is_async else ThreadDispatcher(engine, name)
 
     @property
     def name(self) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, assert_type
 
 from pybatch import Future, Scheduler, Stats, batched
+from pybatch.testing import Batch, ManualClock, SteppingScheduler
 
 
 def lengths(words: list[str]) -> list[int]:
@@ -63,3 +64,13 @@ async def decorated() -> None:
     assert_type(Model().length("a"), int)
     assert_type(await Model().async_length("a"), int)
     assert_type(length.scheduler, Scheduler[str, Any])
+
+
+def stepping_scheduler() -> None:
+    scheduler = SteppingScheduler(lengths, service_ms=lambda size: 1.5 * size, max_batch_size=8)
+    assert_type(scheduler, SteppingScheduler[str, int])
+    assert_type(scheduler.submit("a"), Future[int])
+    assert_type(scheduler.clock, ManualClock)
+    assert_type(scheduler.batches, Sequence[Batch[str]])
+    real: Scheduler[str, int] = SteppingScheduler(async_lengths, clock=scheduler.clock, service_ms=2)
+    real.shutdown()

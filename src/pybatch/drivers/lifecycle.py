@@ -11,18 +11,17 @@ import os
 import time
 from weakref import WeakSet
 
-from batchcore.workers import ThreadDispatcher
-from pybatch.drivers.aio import LoopDispatcher
+from batchcore.dispatcher import Dispatcher
 
 __all__ = ["EXIT_GRACE_S", "watch"]
 
 EXIT_GRACE_S = 1.0
 """Longest that the interpreter's exit waits for batches that are running, seconds, for all schedulers together."""
 
-_live: WeakSet[ThreadDispatcher | LoopDispatcher] = WeakSet()
+_live: WeakSet[Dispatcher] = WeakSet()
 
 
-def watch(dispatcher: ThreadDispatcher | LoopDispatcher) -> None:
+def watch(dispatcher: Dispatcher) -> None:
     """End this dispatcher's requests at exit and in forked children, for as long as it lives."""
     _live.add(dispatcher)
 
