@@ -5,6 +5,8 @@ the lock, and gives the answer back.  What happens meanwhile is not lost: a wait
 event is void, and a batch is cut to what is queued.
 """
 
+import operator
+
 import cython
 
 from libc.stdint cimport int64_t
@@ -207,7 +209,7 @@ cdef int ask(object decider, Machine *machine, Lock *mutex, int64_t now_ns, Deci
     elif isinstance(answer, records.Drop):
         if answer.count < 1:
             raise ValueError(f"the policy answered {answer!r}; it must drop at least 1 request")
-        size = min(answer.count, <object>view.queued)
+        size = min(operator.index(answer.count), <object>view.queued)
         lock_if(mutex)
         machine_give_up(machine, now_ns, size, decision)
         unlock_if(mutex)

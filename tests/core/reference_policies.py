@@ -79,7 +79,8 @@ def adaptive(engine: Reference) -> Plan:
     longest = int(saved) - waited
     gathered, spaced = 0, until_our_turn(engine) if engine.capacity > 1 else 0
     if longest > 0 and engine.traffic.closed:
-        gathered = until_callers_return(engine, longest)
+        last = engine.capacity - len(engine.flying) == 1
+        gathered = until_callers_return(engine, longest) if last else 0
     elif longest > 0 and engine.capacity == 1:
         gathered = until_more_come(engine, longest)
     if gathered <= 0 and spaced <= 0:

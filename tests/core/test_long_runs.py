@@ -186,3 +186,16 @@ def test_a_long_life_is_the_same(
     window = {"max_wait_ns": 5 * MS} if policy == "fixed" else {}
     options = window | limits | {"policy": policy}
     Life(random.Random(seed), clients, SERVICES[service], noise, options).live(300)
+
+
+def test_a_very_long_life_is_the_same() -> None:
+    """Long enough for the weights of the oldest gaps to leave the range of what can be added to, and with a night."""
+    clients = Clients(callers=0, gap_ms=60.0, group=1, timeouts_ms=(None,))
+    life = Life(random.Random(1), clients, SERVICES["batches pay"], 0.0, {"policy": "adaptive"})
+    life.live(12_000)
+    assert max(gaps.unit for gaps in life.reference.traffic.gaps.values()) < 1e100
+    night = max(event[0] for event in life.events) + 60_000 * MS
+    life.expect(night, "come")
+    life.events = [event for event in life.events if event[2] != "group"]
+    life.live(12_001)
+    assert life.arrived == 12_001
