@@ -87,7 +87,7 @@ def test_mean_latency_is_low_where_others_bunch(scenario: str, most: float) -> N
             "SLO 15 or 200, 120 %",
             "adaptive + timeout",
             0.81,  # 0.797
-            marks=pytest.mark.xfail(reason="0.808 +- 0.001 in the mean of these seeds, 0.8097 +- 0.0007 of a hundred"),
+            marks=pytest.mark.xfail(reason="0.809 in the mean of these seeds, 0.811 +- 0.0007 of a hundred"),
         ),
     ],
 )
@@ -205,3 +205,13 @@ def test_what_closed_traffic_costs_and_gains_on_the_whole() -> None:
     assert min(gains) >= 0.95
     assert np.mean([each < 0.99 for each in gains]) <= 0.03
     assert np.exp(np.mean(np.log(gains))) >= 1.1
+
+
+@pytest.mark.xfail(reason="what several workers put off for more company waits on when no more comes: 1,414 ms, not 33")
+def test_a_timeout_that_nobody_comes_near_delays_nobody() -> None:
+    """Traffic that stops now and then, 2 workers."""
+    traffic = MMPP((900, 0.5), mean_ms=(500, 5000))
+    free, limited = (
+        simulate(traffic, RESNET, workers=2, timeout_ms=timeout_ms, duration_s=30) for timeout_ms in (None, 2000)
+    )
+    assert limited.latencies_ms.max() <= 2 * free.latencies_ms.max()
