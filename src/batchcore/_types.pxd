@@ -56,4 +56,3 @@ cdef enum PolicyId:
     FIXED
     ADAPTIVE
     CUSTOM      # the user's own, in Python
-    POLICY_COUNT

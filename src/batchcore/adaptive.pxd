@@ -1,7 +1,7 @@
 """The default policy: no settings, only limits.
 
 Taking everything whenever a worker is free is within a per cent of the best there is for one worker and Poisson
-arrivals.  It is badly wrong in four situations, and this policy is that rule and a remedy for each:
+arrivals.  It is badly wrong in some situations, and this policy is that rule and a remedy for each:
 
 - callers that wait for answers before they ask again (`wait_for_returns`): taking the first one back alone leaves the
   others a batch behind for ever;
@@ -13,7 +13,7 @@ No wait is longer in all than the time that merging saves the workers, S = l(n) 
 batch's overhead, which is the ski-rental bound.  Nothing waits that cannot gain, nor past `max_wait_ns` and
 `max_latency_ns`.
 
-Cost: about ten predictions a decision; a scan of BINS more when there is something to wait for.
+Cost: a prediction for each fifth of a size, about ten at 32; a scan of BINS more when there is something to wait for.
 Source: the rules and figures of the simulation study in docs/policies.md.
 """
 

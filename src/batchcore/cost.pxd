@@ -41,11 +41,10 @@ cdef struct Cost:
     double n_ns         # size times service time
     double slope        # the affine law, ns a request,
     double intercept    # and ns a batch
-    double deviation    # moving average of |service time / expected - 1|
+    double deviation    # moving average of |service time / expected - 1|, at most 1
     double fastest_ns   # the fastest batch lately; 0 before the first
     int64_t odd         # batches in a row that were slow, or that were fast
     double odd_ratio    # service time / expected of the least odd of them; valid when odd > 0
-    int64_t rescaled    # times that everything was
     Slot slots[SLOTS]
 
 
@@ -110,7 +109,6 @@ cdef inline void cost_rescale(Cost *cost, double ratio) noexcept nogil:
     for i in range(SLOTS):
         cost.slots[i].ns *= ratio
     cost.odd = 0
-    cost.rescaled += 1
 
 
 cdef inline double cost_judge(Cost *cost, const Slot *slot, int64_t n, double ns) noexcept nogil:
@@ -126,7 +124,8 @@ cdef inline double cost_judge(Cost *cost, const Slot *slot, int64_t n, double ns
         return ns
     if ratio <= most and ratio * most >= 1.0:
         cost.odd = 0
-        cost.deviation += 0.1 * ((ratio - 1.0 if ratio > 1.0 else 1.0 - ratio) - cost.deviation)
+        cost.deviation = min(
+            cost.deviation + 0.1 * ((ratio - 1.0 if ratio > 1.0 else 1.0 - ratio) - cost.deviation), 1.0)
         return ns
     if cost.odd == 0 or (ratio > 1.0) != (cost.odd_ratio > 1.0):
         cost.odd = 1

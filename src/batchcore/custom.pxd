@@ -10,6 +10,7 @@ cdef class View:
     cdef Machine *machine       # NULL: the call that it was made for is over
     cdef Lock *mutex            # of the machine; NULL: nobody shares it
     cdef int64_t changes        # of the machine when it was asked
+    cdef int64_t batches        # that had left then
     cdef readonly int64_t now_ns
     cdef readonly int64_t queued
     cdef readonly int64_t running
@@ -28,6 +29,6 @@ cdef class View:
     cdef list soonest(self, object n, bint deadlines)
 
 
-cdef object decider_of(object policy)
+cdef tuple hooks_of(object policy)
 cdef int ask(object decider, Machine *machine, Lock *mutex, int64_t now_ns, Decision *decision) except -1
-cdef int tell(object decider, const Machine *machine, const Flight *flight) except -1
+cdef int tell(object hook, const Flight *flight) except -1

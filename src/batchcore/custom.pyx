@@ -149,6 +149,7 @@ cdef class View:
         cdef const Machine *machine = self.machine
         cdef Node *expiry = queue_peek(&machine.expiry)
         self.changes = machine.changes
+        self.batches = machine.batches
         self.now_ns = machine.now_ns
         self.queued = machine.queued
         self.running = machine.running
@@ -169,16 +170,29 @@ cdef class View:
         return 0
 
 
-cdef object decider_of(object policy):
-    """What to call: `policy.decide`, or `policy` itself."""
-    decide = getattr(policy, "decide", None)
-    if callable(decide) and not isinstance(policy, type):
-        return decide
-    if callable(policy) and not isinstance(policy, type):
-        return policy
+cdef tuple hooks_of(object policy):
+    """What to call to decide, and what when a batch has ended, or None: `policy` itself, or its methods."""
+    if not isinstance(policy, type):
+        decide = getattr(policy, "decide", None)
+        if callable(decide):
+            return decide, getattr(policy, "completed", None)
+        if callable(policy):
+            return policy, None
     raise ValueError(
         f"policy is {policy!r}; it must be 'adaptive', 'immediate', 'fixed', or a policy of your own: an object with a "
         "method decide(view), or a function of a view")
+
+
+cdef int64_t number_of(object answer, object value) except? -1:
+    """A number in an answer, as it is or as the largest there is."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return max(min(operator.index(value), NEVER_NS - 1), -1)
+    except TypeError:
+        raise TypeError(
+            f"the policy answered {answer!r}; it must be a whole number of requests, a Wait(until_ns) or a Drop(count), "
+            "in whole numbers") from None
 
 
 cdef int ask(object decider, Machine *machine, Lock *mutex, int64_t now_ns, Decision *decision) except -1:
@@ -203,34 +217,30 @@ cdef int ask(object decider, Machine *machine, Lock *mutex, int64_t now_ns, Deci
         view.machine = NULL
     if isinstance(answer, records.Wait):
         size = 0
-        until_ns = NEVER_NS if answer.until_ns is None else answer.until_ns
+        until_ns = NEVER_NS if answer.until_ns is None else number_of(answer, answer.until_ns)
         if until_ns <= view.now_ns:
             raise ValueError(f"the policy answered {answer!r} at {view.now_ns}; it must name a later instant")
     elif isinstance(answer, records.Drop):
-        if answer.count < 1:
+        size = min(number_of(answer, answer.count), view.queued)
+        if size < 1:
             raise ValueError(f"the policy answered {answer!r}; it must drop at least 1 request")
-        size = min(operator.index(answer.count), <object>view.queued)
         lock_if(mutex)
-        machine_give_up(machine, now_ns, size, decision)
+        if view.changes == machine.changes:
+            machine_give_up(machine, now_ns, size, decision)
         unlock_if(mutex)
         return 0
-    elif isinstance(answer, int) and not isinstance(answer, bool):
-        if answer < 1:
-            raise ValueError(f"the policy answered {answer}; it must dispatch at least 1 request, or Wait")
-        size = min(answer, <object>view.max_batch_size)
-        until_ns = view.now_ns
     else:
-        raise TypeError(f"the policy answered {answer!r}; it must be a number of requests, a Wait or a Drop")
+        size = min(number_of(answer, answer), view.max_batch_size)
+        until_ns = view.now_ns
+        if size < 1:
+            raise ValueError(f"the policy answered {answer}; it must dispatch at least 1 request, or Wait")
     lock_if(mutex)
-    machine_answer(machine, view.changes, until_ns, size)
+    machine_answer(machine, view.changes, view.batches, until_ns, size)
     unlock_if(mutex)
     return 0
 
 
-cdef int tell(object decider, const Machine *machine, const Flight *flight) except -1:
-    """Tell the user's policy, if it has a method `completed`, of a batch that has ended."""
-    if decider is not None:
-        completed = getattr(getattr(decider, "__self__", None), "completed", None)
-        if completed is not None:
-            completed(machine.progress_at_ns, flight.size, machine.progress_at_ns - flight.dispatched_at_ns)
+cdef int tell(object hook, const Flight *flight) except -1:
+    """Tell the user's policy of a batch that has ended."""
+    hook(flight.dispatched_at_ns + flight.service_ns, flight.size, flight.service_ns)
     return 0

@@ -33,6 +33,7 @@ cdef class Dispatcher(Owner):
     cdef Lock lock                      # guards the machine and the fields below
     cdef int64_t armed_ns               # a timer is set for this instant; NEVER_NS: none
     cdef bint coming                    # somebody is about to decide
+    cdef bint asking                    # somebody is asking the user's policy; he is the one who is coming
     cdef readonly set running           # batches in flight
     cdef Batch spare                    # made before it is known whether there is a batch
     cdef FanOut fan_out
@@ -52,6 +53,7 @@ cdef class Dispatcher(Owner):
     cdef int fill(self, Batch batch, const Decision *decision, object fn) except -1
     cdef int ask_policy(self, Decision *decision) except -1
     cdef bint leave(self, Batch batch, int64_t failed) except -1
+    cdef int tell_policy(self, Batch batch) except -1
     cpdef int let_go(self) except -1
     cpdef int signal(self) except -1
     cpdef Batch take(self, Parker parker=*, object server=*)

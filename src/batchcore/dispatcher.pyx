@@ -142,6 +142,14 @@ cdef class Dispatcher(Owner):
     cdef int64_t now(self) noexcept:
         return monotonic_ns() if self.virtual_ns == NEVER_NS else self.virtual_ns
 
+    def next_wakeup_ns(self):
+        """When something happens if no event comes before, ns; None: nothing does."""
+        cdef int64_t wake_at_ns
+        lock(&self.lock)
+        wake_at_ns = machine_next_wakeup_ns(&self.engine.machine)
+        unlock(&self.lock)
+        return None if wake_at_ns == NEVER_NS else wake_at_ns
+
     def now_ns(self):
         """The time."""
         return self.now()
@@ -315,9 +323,10 @@ cdef class Dispatcher(Owner):
         return 0
 
     cdef bint cancel_request(self, BaseFuture future) except -1:
-        cdef bint cancelled
+        cdef bint cancelled, signal
         lock(&self.lock)
         cancelled = machine_cancel(&self.engine.machine, self.now(), &future.entry)
+        signal = cancelled and self.due()
         unlock(&self.lock)
         if cancelled:
             Py_DECREF(future)
@@ -325,6 +334,8 @@ cdef class Dispatcher(Owner):
             self.fan_out.wake()
             if self.room:
                 self.admit()
+            if signal:
+                self.call_server()
         return cancelled
 
     # --- batches
@@ -345,6 +356,7 @@ cdef class Dispatcher(Owner):
         """
         cdef Decision decision
         cdef Batch batch = self.spare
+        cdef bint others
         cdef object fn = None
         self.spare = None
         while True:
@@ -355,13 +367,16 @@ cdef class Dispatcher(Owner):
             self.coming = True
             machine_decide(&self.engine.machine, self.now(), &decision, &batch.flight)
             fn = self.fn
-            if decision.expired == NULL and (decision.kind == IDLE or decision.kind == WAIT):
-                self.coming = False
-                self.wake_at_ns = decision.wake_at_ns
+            others = decision.kind == ASK and self.asking   # it is they who are coming
+            if decision.expired == NULL and (decision.kind == IDLE or decision.kind == WAIT or others):
+                self.coming = others
+                self.wake_at_ns = NEVER_NS if others else decision.wake_at_ns
                 self.settle(parker)
                 unlock(&self.lock)
                 self.spare = batch
                 return None
+            if decision.kind == ASK and not others:
+                self.asking = True
             unlock(&self.lock)
             if decision.kind == DISPATCH:
                 self.fill(batch, &decision, fn)
@@ -369,7 +384,7 @@ cdef class Dispatcher(Owner):
             try:
                 if decision.expired != NULL:
                     end_futures(futures_of(decision.expired), EXPIRED, None, self.fan_out)
-                if decision.kind == ASK:
+                if decision.kind == ASK and not others:
                     self.ask_policy(&decision)
                 if self.room:
                     self.admit()
@@ -382,17 +397,19 @@ cdef class Dispatcher(Owner):
 
     cdef int ask_policy(self, Decision *decision) except -1:
         """Ask the user's policy.  One that fails is reported, and what is queued leaves: no request pays for it."""
+        cdef Machine *machine = &self.engine.machine
         decision.expired = NULL
         try:
-            ask(self.engine.decider, &self.engine.machine, &self.lock, self.now(), decision)
+            ask(self.engine.decider, machine, &self.lock, self.now(), decision)
         except BaseException as error:
             lock(&self.lock)
-            machine_answer(
-                &self.engine.machine, 0, self.engine.machine.now_ns, self.engine.machine.config.max_batch_size)
+            machine_answer(machine, machine.changes, machine.batches, machine.now_ns, machine.config.max_batch_size)
             unlock(&self.lock)
             if not isinstance(error, Exception):    # a Ctrl-C on the way
                 raise
             report(error, self.engine.decider)
+        finally:
+            self.asking = False
         if decision.expired != NULL:
             end_futures(futures_of(decision.expired), EXPIRED, None, self.fan_out)
         return 0
@@ -435,7 +452,8 @@ cdef class Dispatcher(Owner):
             else:
                 end_future(future, COMPLETED, value, self.fan_out)
         self.running.discard(batch)
-        return self.fan_out.wake()
+        self.fan_out.wake()
+        return self.tell_policy(batch)
 
     cpdef int fail(self, Batch batch, object error) except -1:
         """End a batch with the error that `fn` raised: every caller gets that very object.
@@ -451,7 +469,8 @@ cdef class Dispatcher(Owner):
             if future.entry.status < COMPLETED:
                 end_future(future, FAILED, failure, self.fan_out)
         self.running.discard(batch)
-        return self.fan_out.wake()
+        self.fan_out.wake()
+        return self.tell_policy(batch)
 
     cdef bint leave(self, Batch batch, int64_t failed) except -1:
         """Count a batch as done; False if it is already."""
@@ -461,12 +480,17 @@ cdef class Dispatcher(Owner):
         lock(&self.lock)
         machine_complete(&self.engine.machine, self.now(), &batch.flight, failed)
         unlock(&self.lock)
-        if self.engine.decider is not None:
-            try:
-                tell(self.engine.decider, &self.engine.machine, &batch.flight)
-            except BaseException as error:
-                report(error, self.engine.decider)
         return True
+
+    cdef int tell_policy(self, Batch batch) except -1:
+        """Tell the user's policy, if it wants to know, that a batch has ended; its callers have their answers."""
+        if self.engine.hook is None:
+            return 0
+        try:
+            tell(self.engine.hook, &batch.flight)
+        except Exception as error:
+            report(error, self.engine.hook)
+        return 0
 
     # --- the whole
 
@@ -593,6 +617,8 @@ cdef class Dispatcher(Owner):
         self.armed_ns = NEVER_NS
         self.coming = False
         self.fan_out = FanOut.__new__(FanOut)
+        self.recorder = None
+        self.asking = False
         self.room.clear()
         for future in self.pending():
             forget_listeners(future)

@@ -17,7 +17,8 @@ cdef class Running:
 
 cdef class Engine:
     cdef Machine machine
-    cdef object decider     # the user's policy: takes a View, returns what to do; None with one of ours
+    cdef readonly object decider    # the user's policy: takes a View, returns what to do; None with one of ours
+    cdef object hook        # what it wants to be called when a batch has ended, or None
     cdef tuple expired      # requests that ended as expired and that no decision has told of yet
     cdef dict in_flight     # batch id -> Running
 

@@ -19,8 +19,8 @@ from batchcore._types cimport (
     ACCEPTED, ADAPTIVE, ASK, Answer, CANCELLED, CLOSED, COMPLETED, CUSTOM, DISPATCH, EXPIRED, FAILED, FIXED, FLUSH,
     IMMEDIATE, NEVER_NS, NO_ROOM, PolicyId, QUEUED, SHUT_DOWN, START_NS, STATUS_COUNT, WAIT,
 )
-from batchcore.cost cimport Cost, SLOTS, cost_known, cost_learn, cost_predict_ns
-from batchcore.custom cimport ask, decider_of, tell
+from batchcore.cost cimport Cost, SLOTS, cost_expect_ns, cost_known, cost_learn, cost_predict_ns
+from batchcore.custom cimport ask, hooks_of, tell
 from batchcore.histogram cimport CARRY, Histogram, MAX_BOUNDS, histogram_extend
 from batchcore.machine cimport (
     Config, Decision, Entry, Estimate, Machine, PAST, Past, machine_cancel, machine_change, machine_close,
@@ -238,7 +238,8 @@ cdef class Engine:
         set_bounds(&self.machine.queue_delay, "delay_bounds_ns", delays)
         set_bounds(&self.machine.service, "delay_bounds_ns", delays)
         self.machine.config = config
-        self.decider = decider_of(policy) if config.policy == CUSTOM else None
+        if config.policy == CUSTOM:
+            self.decider, self.hook = hooks_of(policy)
         for i, pair in enumerate(() if cost_model is None else cost_model):
             try:
                 size, service_ns = pair
@@ -382,7 +383,8 @@ cdef class Engine:
         machine_complete(&self.machine, now, &running.flight, failures)
         for i, request in enumerate(running.batch):
             request.entry.status = COMPLETED if i < successes else FAILED
-        tell(self.decider, &self.machine, &running.flight)
+        if self.hook is not None:
+            tell(self.hook, &running.flight)
 
     def set_capacity(self, now_ns, capacity):
         """Say how many batches may run at once, 0 to MAX_CAPACITY; what runs already is not stopped."""
@@ -408,9 +410,11 @@ cdef class Engine:
         cdef int64_t now = instant("now_ns", now_ns)
         cdef Config config = self.machine.config
         configure(&config, policy, max_batch_size, max_wait_ns, max_latency_ns, max_queue_size)
-        machine_tell(&self.machine, now)
+        before = decider, hook = self.decider, self.hook    # let go last: that may run anything, and other threads
         if policy is not UNCHANGED:
-            self.decider = decider_of(policy) if config.policy == CUSTOM else None
+            decider, hook = hooks_of(policy) if config.policy == CUSTOM else (None, None)
+        machine_tell(&self.machine, now)
+        self.decider, self.hook = decider, hook
         self.machine.config = config
         machine_change(&self.machine)
         histogram_extend(&self.machine.batch_size, config.max_batch_size)
@@ -499,7 +503,7 @@ cdef class Engine:
         cdef int64_t now = max(instant("now_ns", now_ns), copy.now_ns)
         sizes = [<int64_t>(cost.slots[i].n + 0.5) for i in range(SLOTS) if cost.slots[i].seen > 0]
         return records.Learned(
-            sizes=tuple([(size, cost_predict_ns(cost, size)) for size in sizes]),
+            sizes=tuple([(size, <int64_t>(cost_expect_ns(cost, size) + 0.5)) for size in sizes]),
             per_item_ns=cost.slope, per_batch_ns=cost.intercept, deviation=cost.deviation,
             arrivals_per_second=traffic_rate(&copy.traffic, now) * 1e9, closed=traffic_closed(&copy.traffic),
             callers=traffic_callers(&copy.traffic))
@@ -579,7 +583,7 @@ cdef int configure(
         if isinstance(policy, str) and policy in POLICIES:
             config.policy = <PolicyId><int>POLICIES[policy]
         else:
-            decider_of(policy)
+            hooks_of(policy)
             config.policy = CUSTOM
     if max_batch_size is not UNCHANGED:
         config.max_batch_size = integer("max_batch_size", max_batch_size, 1, MAX_BATCH_SIZE)

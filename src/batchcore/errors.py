@@ -24,7 +24,7 @@ class QueueFull(BatchError):
 
 
 class DeadlineExceeded(BatchError, TimeoutError):
-    """The request's ``timeout_ms`` passed before its batch could start; it was never run."""
+    """The request could not be answered within its ``timeout_ms``, or a policy gave it up; it was never run."""
 
 
 class SchedulerClosed(BatchError):

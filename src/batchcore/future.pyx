@@ -631,8 +631,10 @@ cdef object error_of(BaseFuture future):
         PyException_SetTraceback(error, traceback)  # not its method: an exception may have one of its own
         return error
     if future.entry.status == EXPIRED:
+        if future.entry.deadline_ns == NEVER_NS:
+            return DeadlineExceeded("the request was given up by the scheduler's policy")
         allowed_ms = (future.entry.deadline_ns - future.entry.arrival_ns) / 1e6
-        return DeadlineExceeded(f"the request was not started within its timeout_ms of {allowed_ms:g}")
+        return DeadlineExceeded(f"the request could not be answered within its timeout_ms of {allowed_ms:g}")
     # Until `end_future` has come to it, the payload is still the item.
     return SchedulerClosed(future.payload if future.owner is None else "the request was shut down")
 

@@ -63,6 +63,7 @@ cdef struct Flight:         # a batch that runs; lives inside its owner's object
     int64_t dispatched_at_ns
     int64_t size            # requests
     int64_t expected_ns     # service time predicted at dispatch; 0: nothing was known
+    int64_t service_ns      # what it took; valid when it has ended
 
 cdef struct Past:           # what is remembered of a batch
     int64_t id              # 0: none yet
@@ -251,13 +252,11 @@ cdef inline Entry *machine_clear(Machine *machine, int64_t now_ns, Status status
 
 cdef inline View machine_view(const Machine *machine) noexcept nogil:
     """What a policy may know; something must be queued."""
-    cdef Node *expiry = queue_peek(&machine.expiry)
     return View(
         now_ns=machine.now_ns,
         queued=machine.queued,
         running=machine.running,
         oldest_arrival_ns=machine.oldest.arrival_ns,
-        earliest_deadline_ns=NEVER_NS if expiry == NULL else expiry.key,
         in_flight=machine.in_flight,
         capacity=machine.config.capacity,
         max_batch_size=machine.config.max_batch_size,
@@ -287,12 +286,15 @@ cdef inline bint machine_asks(const Machine *machine) noexcept nogil:
         not machine.planned or (machine.plan.size == 0 and machine.plan.until_ns <= machine.now_ns))
 
 
-cdef inline void machine_answer(Machine *machine, int64_t changes, int64_t until_ns, int64_t size) noexcept nogil:
-    """What the user's policy said of the state after `changes`: dispatch `size` now, or with 0 wait until then.
+cdef inline void machine_answer(
+    Machine *machine, int64_t changes, int64_t batches, int64_t until_ns, int64_t size,
+) noexcept nogil:
+    """What the user's policy said of the state after `changes` and `batches`: dispatch `size` now, or with 0 wait.
 
-    A wait that was decided before the latest event is void: it is asked again.
+    A wait that was decided before the latest event is void, and so is a batch that was before another one left: then
+    it is asked again.
     """
-    if size > 0 or changes == machine.changes:
+    if batches == machine.batches and (size > 0 or changes == machine.changes):
         size = min(size, min(machine.queued, machine.config.max_batch_size))
         machine.plan = Plan(until_ns=until_ns, size=size, reason=CHOSEN)
         machine.planned = True
@@ -417,7 +419,9 @@ cdef inline Departure machine_departure(Machine *machine) noexcept nogil:
                 &machine.cost, machine.config.max_batch_size, machine.config.capacity,
                 expiry.key - of_expiry(expiry).arrival_ns),
             machine.config.capacity, traffic_rate(&machine.traffic, machine.traffic.moment_at_ns))
-        if departure.size < enough:
+        # It never waits for longer than that batch takes: nobody may come at all.
+        latest_ns = min(latest_ns, machine.oldest.arrival_ns + careful_ns(&machine.cost, enough))
+        if machine.queued < enough and latest_ns > machine.now_ns:
             view = machine_view(machine)
             plan = no_later(&view, Plan(until_ns=latest_ns, size=plan.size, reason=DEADLINE), more)
             departure.until_ns = plan.until_ns
@@ -542,6 +546,7 @@ cdef inline void machine_decide(
     cdef Node *expiry
     machine_tell(machine, now_ns)
     decision.at_ns = machine.now_ns
+    decision.wake_at_ns = NEVER_NS
     decision.batch = decision.expired = NULL
     while True:
         expiry = queue_peek(&machine.expiry)
@@ -554,11 +559,14 @@ cdef inline void machine_decide(
             return
         departure = machine_departure(machine)
         if departure.until_ns > machine.now_ns:
+            decision.wake_at_ns = departure.until_ns
             break
         machine_depart(machine, &departure, decision, flight)
         if departure.size > 0:
             return
-    decision.wake_at_ns = machine_next_wakeup_ns(machine)
+    expiry = queue_peek(&machine.expiry)
+    if expiry != NULL:
+        decision.wake_at_ns = min(decision.wake_at_ns, expiry.key - machine_hopeless_ns(machine))
     decision.kind = IDLE if decision.wake_at_ns == NEVER_NS else WAIT
 
 
@@ -591,7 +599,7 @@ cdef inline void machine_complete(Machine *machine, int64_t now_ns, Flight *flig
     """End a batch in flight; `failed` of its requests got an error.  The caller marks the entries."""
     cdef int64_t service_ns
     machine_land(machine, now_ns, flight)
-    service_ns = machine.now_ns - flight.dispatched_at_ns
+    service_ns = flight.service_ns = machine.now_ns - flight.dispatched_at_ns
     machine.ended[<int>FAILED] += failed
     machine.ended[<int>COMPLETED] += flight.size - failed
     machine.progress_at_ns = machine.now_ns

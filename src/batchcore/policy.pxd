@@ -20,7 +20,6 @@ cdef struct View:
     int64_t queued                  # requests, at least 1
     int64_t running                 # requests
     int64_t oldest_arrival_ns
-    int64_t earliest_deadline_ns    # NEVER_NS where no queued request has one
     int64_t in_flight               # batches
     int64_t capacity                # batches that may be, more than in_flight
     int64_t max_batch_size

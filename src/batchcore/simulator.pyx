@@ -453,7 +453,8 @@ cdef class Simulator:
         machine_complete(self.machine, self.now_ns, &worker.flight, 0)
         if self.machine.config.policy == CUSTOM:
             with gil:
-                tell(self.engine.decider, self.machine, &worker.flight)
+                if self.engine.hook is not None:
+                    tell(self.engine.hook, &worker.flight)
         while entry != NULL:
             ticket = <Ticket *>entry
             entry = entry.later

@@ -175,8 +175,11 @@ cdef class ThreadDispatcher(Dispatcher):
 
     cpdef int64_t before_blocking(self, BaseFuture future) except? -2:
         cdef Worker worker = self.workers.get(PyThread_get_thread_ident())
-        if worker is None or worker.batch is None:
+        if worker is None:
             return NEVER_NS
+        if worker.batch is None:
+            raise WouldDeadlock(
+                f"a policy or a callback waits for scheduler {self.name!r} on the thread that decides for it")
         if any([other is future for other in worker.batch.futures]):
             raise WouldDeadlock("fn waits for a request of the batch that it is computing")
         if self.blocked + 1 >= max(self.engine.machine.config.capacity, self.engine.machine.in_flight):

@@ -120,7 +120,7 @@ def explain(dispatcher: Dispatcher) -> Explanation:
     engine = dispatcher.engine
     now_ns = dispatcher.now_ns()
     stats = engine.stats()
-    wake_at_ns = engine.next_wakeup_ns()
+    wake_at_ns = dispatcher.next_wakeup_ns()
     if not stats.queued:
         now = "nothing is queued; the next request decides"
     elif stats.in_flight_batches >= stats.capacity:
@@ -128,9 +128,9 @@ def explain(dispatcher: Dispatcher) -> Explanation:
     elif wake_at_ns is None:
         now = "what is queued waits for the next event"
     elif wake_at_ns <= now_ns:
-        now = "the next batch leaves at once"
+        now = "the next decision is due at once"
     else:
-        now = f"the next batch leaves in {(wake_at_ns - now_ns) / 1e6:.3g} ms if nothing comes before"
+        now = f"the next decision is due in {(wake_at_ns - now_ns) / 1e6:.3g} ms if nothing comes before"
     return Explanation(
         name=dispatcher.name,
         at_ns=now_ns,

@@ -19,10 +19,12 @@ class Policy:
     """A base for policies of your own, for its documentation and its type; a plain function of a view does as well.
 
     A scheduler asks `decide` whenever something is queued and a worker is free: after an arrival, a completion, a
-    cancellation, and when its own `Wait` is over.  It must not block, and is never asked by two threads for one batch,
-    but it may be asked from any thread.  Deadlines stand in front of it, as in front of every policy: who is certain to
-    be late is failed, and a batch is cut so that the others make it.  If it raises, the error is reported
-    (`sys.unraisablehook`) and what is queued leaves: no request pays for a mistake in a policy.
+    cancellation, and when its own `Wait` is over.  It is asked by one thread at a
+    time, by whichever needs to know, and must not block: what is queued waits for it, and so do deadlines.
+
+    Deadlines stand in front of it, as in front of every policy: who is certain to be late is failed, and a batch is cut so
+    that the others make it.  If it raises, the error is reported (`sys.unraisablehook`) and what is queued leaves: no
+    request pays for a mistake in a policy.
 
     Examples
     --------

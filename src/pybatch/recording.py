@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -10,8 +11,6 @@ from typing import TYPE_CHECKING, Self
 from batchcore.recorder import Recorder
 
 if TYPE_CHECKING:
-    import os
-
     from batchcore.dispatcher import Dispatcher
 
 __all__ = ["Recording"]
@@ -31,6 +30,7 @@ class Recording:
         if dispatcher.recorder is not None:
             raise ValueError(f"scheduler {dispatcher.name!r} is being recorded already; stop that recording first")
         self._dispatcher: Dispatcher | None = dispatcher
+        self._pid = os.getpid()  # a forked child must not write over its parent's file
         self._recorder = dispatcher.recorder = Recorder(limit, dispatcher.now_ns())
 
     @property
@@ -51,7 +51,7 @@ class Recording:
         OSError
             If the file cannot be written; what was recorded is kept, and `stop` may be called again.
         """
-        if self._dispatcher is None:
+        if self._dispatcher is None or os.getpid() != self._pid:
             return
         if self._dispatcher.recorder is self._recorder:
             self._dispatcher.recorder = None

@@ -357,7 +357,7 @@ class Scheduler(Submitter[X, Y]):
             max_latency_ms=max_latency_ms,
             max_queue_size=max_queue_size,
             policy=policy,
-            policy_now=now.policy,
+            policy_now=now.policy if self.dispatcher.engine.decider is None else "",
             max_wait_now_ns=now.max_wait_ns,
         )
         capacity = None
@@ -409,7 +409,7 @@ class Scheduler(Submitter[X, Y]):
         [(1, 4.0), (32, 8.0)]
         """
         dispatcher = self.dispatcher
-        return [(size, round(ns / 1e6, 3)) for size, ns in dispatcher.engine.learned(dispatcher.now_ns()).sizes]
+        return [(size, ns / 1e6) for size, ns in dispatcher.engine.learned(dispatcher.now_ns()).sizes]
 
     def explain(self) -> Explanation:
         """Say why the latest batches left when they did, what was learned, and what would happen now.

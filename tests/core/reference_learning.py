@@ -111,7 +111,7 @@ class ReferenceCost:
         most = 1.0 + tolerance
         if ratio <= most and ratio * most >= 1.0:
             self.odd = []
-            self.deviation += 0.1 * (abs(ratio - 1.0) - self.deviation)
+            self.deviation = min(self.deviation + 0.1 * (abs(ratio - 1.0) - self.deviation), 1.0)
             return ns
         self.odd = [other for other in self.odd if (other > 1.0) == (ratio > 1.0)] + [ratio]
         if len(self.odd) < 3:

@@ -195,7 +195,10 @@ def departure(engine: Reference, plan: Plan) -> Departure:
         plan = min(plan, latest, key=lambda either: either.until)
     elif engine.policy == "adaptive" and engine.capacity > 1 and not engine.lets_go and not engine.traffic.closed:
         bearable = staggered_size(engine, engine.max_batch_size, first.until - first.arrival_ns)
-        if size < needed_size(engine, bearable):
+        enough = needed_size(engine, bearable)
+        oldest = min(request.arrival_ns for request in engine.queue)
+        latest = latest._replace(until=min(latest.until, oldest + cost.careful(enough)))
+        if len(engine.queue) < enough and latest.until > now:
             plan = no_later(engine, latest, more)
     return Departure(plan.until, size, plan.reason)
 
