@@ -12,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pybatch import Scheduler, Stats
+    from pybatch.testing import SteppingScheduler
 
 LIMIT_S = 30.0
 
@@ -57,6 +58,24 @@ def scheduler_of() -> Iterator[Callable[..., Scheduler[Any, Any]]]:
     for thread in set(threading.enumerate()) - threads_before:
         thread.join(LIMIT_S)
         assert not thread.is_alive(), f"{thread!r} outlives its scheduler"
+
+
+@pytest.fixture
+def stepping() -> Iterator[Callable[..., SteppingScheduler[Any, Any]]]:
+    """Make schedulers in virtual time, of `list` unless told otherwise, whose books must balance when all is done."""
+    from pybatch.testing import SteppingScheduler
+
+    made: list[SteppingScheduler[Any, Any]] = []
+
+    def stepping(fn: Callable[..., Any] = list, **options: Any) -> SteppingScheduler[Any, Any]:
+        made.append(SteppingScheduler(fn, **options))
+        return made[-1]
+
+    yield stepping
+
+    for scheduler in made:
+        scheduler.shutdown()
+        check_books(scheduler.stats())
 
 
 def check_books(stats: Stats) -> None:

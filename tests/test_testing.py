@@ -7,7 +7,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,10 @@ import numpy as np
 import pytest
 
 from batchcore.records import REASONS, Wait
-from conftest import check_books
 from pybatch import DeadlineExceeded, Future, QueueFull, Scheduler, SchedulerClosed, WouldDeadlock
 from pybatch.policies import View
 from pybatch.simulation import PROFILES, Poisson, Trace, simulate
 from pybatch.testing import Batch, ManualClock, SteppingScheduler
-
-
-@pytest.fixture
-def stepping() -> Iterator[Callable[..., SteppingScheduler[Any, Any]]]:
-    """Make stepping schedulers whose books must balance when all is done."""
-    made: list[SteppingScheduler[Any, Any]] = []
-
-    def stepping(fn: Callable[..., Any] = list, **options: Any) -> SteppingScheduler[Any, Any]:
-        made.append(SteppingScheduler(fn, **options))
-        return made[-1]
-
-    yield stepping
-
-    for scheduler in made:
-        scheduler.shutdown()
-        check_books(scheduler.stats())
 
 
 async def turn() -> None:

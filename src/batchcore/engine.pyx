@@ -556,8 +556,8 @@ cdef class Engine:
         while flight != NULL:
             require(flight.earlier == before, "the list of flights is linked both ways")
             require(before == NULL or before.id < flight.id, "flights are in order of dispatch")
-            require(before == NULL or before.dispatched_at_ns <= flight.dispatched_at_ns,
-                    "flights are in order of time")
+            require(
+                before == NULL or before.dispatched_at_ns <= flight.dispatched_at_ns, "flights are in order of time")
             require(flight.size > 0, "every flight has requests")
             running += flight.size
             in_flight += 1

@@ -43,7 +43,7 @@ cdef struct Traffic:
     Gaps gaps[<int>MOMENTS]
     Gaps returns            # from the completion before to an arrival
     int64_t completed_at_ns     # latest completion; valid when cycle_ns > 0
-    int64_t cycle_ns        # service time of that batch over the workers, the usual time between two; 0 before the first
+    int64_t cycle_ns        # its service time over the workers, the usual time between two; 0 before the first
     int64_t awaited         # requests of that batch that no arrival has followed yet
     double early            # decayed count of arrivals in the first quarter of a cycle after a completion,
     double late             # and in the other three

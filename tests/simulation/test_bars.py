@@ -194,16 +194,14 @@ def test_callers_of_several_workers_get_no_fewer_answers(profile: str, clients: 
 
 
 def test_what_closed_traffic_costs_and_gains_on_the_whole() -> None:
-    """A weak spot: a few mixes of clients, workers and thinking lose.
-
-    Of these the worst, 6 %, is resnet with 6 clients of 4 workers; with 8 clients it is 17 %, as noted above.
-    """
+    """A weak spot: a few mixes of clients, workers and thinking lose; the worst, 4 %, is resnet with 32 clients that
+    think for a sixth of a batch."""
     gains = [
         gain(profile, ClosedLoop(clients, think_ms=think_ms), workers)
         for profile, clients, workers, think_ms in product(
             ("bert", "resnet", "v100"), (2, 4, 6, 16, 32, 48), (1, 2, 4), (0.3, 2, 5)
         )
     ]
-    assert min(gains) >= 0.93
-    assert np.mean([each < 0.99 for each in gains]) <= 0.04
-    assert np.exp(np.mean(np.log(gains))) >= 1.05
+    assert min(gains) >= 0.95
+    assert np.mean([each < 0.99 for each in gains]) <= 0.03
+    assert np.exp(np.mean(np.log(gains))) >= 1.1

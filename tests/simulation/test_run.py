@@ -254,7 +254,7 @@ def test_an_engine_may_know_the_service_beforehand() -> None:
     assert seen == [None, pytest.approx(4_500_000)]
     with pytest.raises(ValueError, match=r"the time in cost_model\[0\] is -1"):
         simulate(Poisson(1000), TEN, cost_model=[(1, -1)])
-    with pytest.raises(TypeError, match=r"cost_model\[0\] must be a tuple of two, not 3"):
+    with pytest.raises(TypeError, match=r"cost_model\[0\] must be a pair"):
         simulate(Poisson(1000), TEN, cost_model=[3])  # type: ignore[list-item]
 
 
