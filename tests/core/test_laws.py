@@ -220,19 +220,23 @@ def test_without_deadlines_and_targets_nobody_leaves_early(options: Options, tra
 
 @given(ours, traces, st.floats(0, 1))
 def test_nothing_happens_between_now_and_the_announced_wakeup(options: Options, trace: Trace, part: float) -> None:
-    world = World(options).live_through(trace)
-    answer = world.settle()
-    assume(answer.kind == "wait")
-    wake = answer.wake_at_ns
-    assert wake is not None
-    assert wake > world.now
-    assert world.engine.next_wakeup_ns() == wake
-    before = world.engine.stats()
-    for now in (world.now + int((wake - 1 - world.now) * part), wake - 1):
-        assert world.engine.decide(now) == Decision("wait", now, None, wake, None, (), ())
-        assert world.engine.stats() == before
-    awake = world.engine.decide(wake)
-    assert awake.kind == "dispatch" or awake.expired
+    world = World(options)
+    for event in world.events(trace):
+        wake = world.settle().wake_at_ns
+        if wake is None:
+            continue
+        assert wake > world.now
+        assert world.engine.next_wakeup_ns() == wake
+        before = world.engine.stats()
+        last = world.now + int((wake - 1 - world.now) * part) if event.pick % 2 else wake - 1
+        for now in (world.now, last):
+            assert world.engine.decide(now) == Decision("wait", now, None, wake, None, (), ())
+            assert world.engine.stats() == before
+        world.now = last
+        if last == wake - 1:
+            world.now = wake
+            awake = world.decide()
+            assert awake.kind == "dispatch" or awake.expired
 
 
 @given(anything, traces)
