@@ -23,7 +23,7 @@ from batchcore._types cimport (
     SHUT_DOWN, STATUS_COUNT, Status, WAIT,
 )
 from batchcore.adaptive cimport plan_adaptive
-from batchcore.cost cimport Cost, cost_expect_ns, cost_known, cost_learn, cost_predict_ns
+from batchcore.cost cimport Cost, MOST_NS, cost_expect_ns, cost_known, cost_learn, cost_predict_ns
 from batchcore.deadline cimport Choice, LOOK, Outlook, careful_ns, choose, needed_size, staggered_size
 from batchcore.histogram cimport Histogram, histogram_add
 from batchcore.policy cimport Plan, View, WAKE_MARGIN_NS, no_later, plan_fixed, plan_immediate
@@ -642,8 +642,9 @@ cdef inline Estimate machine_estimate(Machine *machine, int64_t now_ns) noexcept
             start_ns = free_ns
     estimate.service_ns = cost_predict_ns(
         &machine.cost, machine.queued + 1 - full * machine.config.max_batch_size)
-    estimate.queue_delay_ns = start_ns - machine.now_ns + full * cost_predict_ns(
-        &machine.cost, machine.config.max_batch_size) // machine.config.capacity
+    estimate.queue_delay_ns = start_ns - machine.now_ns + <int64_t>min(
+        <double>full * cost_expect_ns(&machine.cost, machine.config.max_batch_size) / <double>machine.config.capacity,
+        MOST_NS)
     return estimate
 
 

@@ -197,7 +197,7 @@ def departure(engine: Reference, plan: Plan) -> Departure:
         bearable = staggered_size(engine, engine.max_batch_size, first.until - first.arrival_ns)
         enough = needed_size(engine, bearable)
         oldest = min(request.arrival_ns for request in engine.queue)
-        latest = latest._replace(until=min(latest.until, oldest + cost.careful(enough)))
+        latest = Plan(min(latest.until, oldest + cost.careful(enough)), size, "deadline")
         if len(engine.queue) < enough and latest.until > now:
             plan = no_later(engine, latest, more)
     return Departure(plan.until, size, plan.reason)

@@ -238,26 +238,26 @@ def busy(policy: str, **options: Any) -> tuple[Engine, int]:
     return engine, now + 40 * MS  # no longer anybody's turn
 
 
-def test_a_batch_that_is_smaller_than_needed_waits_while_its_deadline_allows() -> None:
+def test_a_batch_that_is_smaller_than_needed_waits_for_as_long_as_one_takes() -> None:
     engine, now = busy("adaptive")
     request = engine.submit(now, deadline_ns=now + 2_000 * MS)
     wake = engine.decide(now).wake_at_ns
     assert wake is not None
-    assert wake > now + 1_950 * MS
-    assert engine.decide(wake - 1).wake_at_ns == wake  # though by then, hardly anybody comes
+    assert 9 * MS < wake - now <= 10 * MS
+    assert engine.decide(wake - 1).wake_at_ns == wake
     assert told(engine.decide(wake)) == ("dispatch", "deadline", request)
 
 
 def test_max_wait_and_max_latency_hold_for_such_a_wait() -> None:
-    engine, now = busy("adaptive", max_wait_ns=20 * MS)
+    engine, now = busy("adaptive", max_wait_ns=5 * MS)
     engine.submit(now, deadline_ns=now + 100 * MS)
-    assert engine.decide(now).wake_at_ns == now + 20 * MS
-    assert engine.decide(now + 20 * MS).reason == "window"
-    engine, now = busy("adaptive", max_latency_ns=30 * MS)
+    assert engine.decide(now).wake_at_ns == now + 5 * MS
+    assert engine.decide(now + 5 * MS).reason == "window"
+    engine, now = busy("adaptive", max_latency_ns=16 * MS)
     engine.submit(now, deadline_ns=now + 100 * MS)
     wake = engine.decide(now).wake_at_ns
     assert wake is not None
-    assert now < wake < now + 20 * MS
+    assert now < wake < now + 5 * MS
     assert engine.decide(wake).reason == "latency"
 
 
