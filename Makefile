@@ -36,6 +36,7 @@ test: $(VENV)/.test  ## the whole test suite, on the installed wheel
 
 bench: $(VENV)/.bench  ## this scheduler against three written by hand
 	$(VENV)/bin/python benchmarks/cpu_per_request.py
+	$(VENV)/bin/python benchmarks/poisson_in_real_time.py
 	$(VENV)/bin/python -m pytest benchmarks $(ARGS)
 
 lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.bench  ## style and types

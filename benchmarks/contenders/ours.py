@@ -1,12 +1,21 @@
 """This project's scheduler with its defaults, metrics on: what is measured is what people get."""
 
+from typing import Literal
+
 from contenders.interface import AsyncFn, Fn
 from pybatch import Scheduler
 
 
 class Pybatch:
-    def __init__(self, fn: Fn, max_batch_size: int) -> None:
-        self._scheduler = Scheduler(fn, max_batch_size=max_batch_size)
+    def __init__(
+        self,
+        fn: Fn,
+        max_batch_size: int,
+        *,
+        max_latency_ms: float | None = None,
+        policy: Literal["adaptive", "immediate"] = "adaptive",
+    ) -> None:
+        self._scheduler = Scheduler(fn, max_batch_size=max_batch_size, max_latency_ms=max_latency_ms, policy=policy)
         # The bound method itself: a method of ours around it would be measured with it.
         self.submit = self._scheduler.submit
 

@@ -22,7 +22,7 @@ from libc.stdint cimport int64_t
 from batchcore._numeric cimport power
 from batchcore._types cimport FULL, GATHERED, IDLE_WORKER, Reason, SPACED, SPLIT, START_NS
 from batchcore.cost cimport Cost, cost_expect_ns, cost_known, cost_law_ns
-from batchcore.policy cimport Plan, View, largest_size, no_later, plan_immediate
+from batchcore.policy cimport Plan, SLEEP_NS, View, largest_size, no_later, plan_immediate
 from batchcore.traffic cimport (
     BINS, Gaps, Traffic, bin_end_ns, bin_of, gaps_known, traffic_closed, traffic_callers, traffic_rate,
 )
@@ -114,7 +114,8 @@ cdef inline int64_t wait_for_returns(const View *view, int64_t longest_ns) noexc
 cdef inline int64_t wait_for_more(const View *view, int64_t longest_ns) noexcept nogil:
     """How long to wait for the next request, if one is about to come: one step ahead on the gaps that were seen.
 
-    For Poisson arrivals no wait ever gains, since the time until the next one is the same at any moment.
+    For Poisson arrivals no wait ever gains, since the time until the next one is the same at any moment.  A wait
+    costs at least a sleep; else it would look worth one to meet those that the GIL held up while a batch ended.
     """
     cdef const Gaps *gaps = &view.traffic.gaps[<int>view.moment]
     cdef double queued = <double>view.queued
@@ -138,7 +139,7 @@ cdef inline int64_t wait_for_more(const View *view, int64_t longest_ns) noexcept
             break
         if gaps.weights[i] == 0.0:
             continue
-        gap = <double>gap_ns
+        gap = <double>max(gap_ns, <int64_t>SLEEP_NS)
         share = gaps.weights[i] / gaps.total
         gain += share * (
             max(service - gap, 0.0) + merged + each * behind - queued * (gap + each) - behind * gap)
@@ -175,7 +176,7 @@ cdef inline Plan plan_adaptive(const View *view) noexcept nogil:
         plan.reason = GATHERED
     if not cost_known(view.cost):
         return plan
-    size = choose_size(view)
+    size = choose_size(view) if plan.size > 1 else 1
     if size < plan.size:
         return Plan(until_ns=view.now_ns, size=size, reason=SPLIT)
     if plan.reason == FULL:

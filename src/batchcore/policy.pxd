@@ -14,6 +14,7 @@ from batchcore.traffic cimport Moment, Traffic
 
 cdef enum:
     WAKE_MARGIN_NS = 1_000_000  # what a sleeper may oversleep and a batch may need before fn runs
+    SLEEP_NS = 80_000           # what the shortest wait takes: to fall asleep, to wake up, to get hold of the GIL
 
 cdef struct View:
     int64_t now_ns

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NEVER = 2**63 - 1
 WAKE_MARGIN_NS = 1_000_000
+SLEEP_NS = 80_000
 SEEN_AT_MOST = 256
 
 
@@ -155,10 +156,11 @@ def until_more_come(engine: Reference, longest: int) -> int:
     for gap, weight in takewhile(lambda pair: pair[0] <= longest, zip(BIN_ENDS_NS, gaps.weights, strict=True)):
         if weight:
             share = weight / gaps.total
-            saved = max(service - gap, 0.0) + merged + each * behind - queued * (gap + each) - behind * gap
+            takes = max(gap, SLEEP_NS)
+            saved = max(service - takes, 0.0) + merged + each * behind - queued * (takes + each) - behind * takes
             gain += share * saved
             missed -= share
-            value = gain - missed * (queued + behind) * gap
+            value = gain - missed * (queued + behind) * takes
             if value > best:
                 best, best_wait = value, gap
     return best_wait
