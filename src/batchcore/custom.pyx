@@ -5,6 +5,7 @@ the lock, and gives the answer back.  What happens meanwhile is not lost: a wait
 event is void, and a batch is cut to what is queued.
 """
 
+import inspect
 import operator
 
 import cython
@@ -173,8 +174,10 @@ cdef class View:
 cdef tuple hooks_of(object policy):
     """What to call to decide, and what when a batch has ended, or None: `policy` itself, or its methods."""
     if not isinstance(policy, type):
-        decide = getattr(policy, "decide", None)
-        if callable(decide):
+        decide = getattr(policy, "decide", policy)
+        if inspect.iscoroutinefunction(decide):
+            raise TypeError(f"policy is {policy!r}, which is async; a policy is asked between events and cannot wait")
+        if decide is not policy and callable(decide):
             return decide, getattr(policy, "completed", None)
         if callable(policy):
             return policy, None
@@ -191,8 +194,8 @@ cdef int64_t number_of(object answer, object value) except? -1:
         return max(min(operator.index(value), NEVER_NS - 1), -1)
     except TypeError:
         raise TypeError(
-            f"the policy answered {answer!r}; it must be a whole number of requests, a Wait(until_ns) or a Drop(count), "
-            "in whole numbers") from None
+            f"the policy answered {answer!r}; it must be a number of requests, a Wait(until_ns) or a Drop(count), in "
+            "whole numbers") from None
 
 
 cdef int ask(object decider, Machine *machine, Lock *mutex, int64_t now_ns, Decision *decision) except -1:

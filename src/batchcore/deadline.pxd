@@ -3,11 +3,11 @@
 Works on the deadlines of the requests that are queued, in their order of service, and on predicted service times with a
 margin of half the usual deviation.  Nothing here knows a queue or changes anything.
 
-While the first deadline is safe, this has no say.  When it is not, a few choices of (requests passed over, size) are
-compared: the largest batch that is fast enough for the first one; the suffix rule, which passes over as few as it can so that
-all of the rest makes it in a batch as large as it gets; the most efficient batch.  Each is followed by the suffix rule
-to the end of the queue, and the choice that loses least wins; time that it takes costs, too, as far as requests are
-being lost (a decayed share of `lost` to `kept`).
+While the first deadline is safe, this has no say. When it is not, a few choices of (requests passed over, size) are
+compared: the largest batch that is fast enough for the first one; the suffix rule, which passes over as few as it can
+so that all of the rest makes it in a batch as large as it gets; the most efficient batch. Each is followed by the
+suffix rule to the end of the queue, and the choice that loses least wins; time that it takes costs, too, as far as
+requests are being lost (a decayed share of `lost` to `kept`).
 
 Cost: O(n) a choice, n at most LOOK; O(log n) for a size.
 Source: the rules and figures of the simulation study in docs/policies.md; early drop: Nexus (SOSP 2019).

@@ -112,7 +112,9 @@ def engine_options(
     if cost_model is not UNCHANGED and cost_model is not None:
         options["cost_model"] = _cost_model_ns(cost_model)
     if policy is not UNCHANGED:
-        options["policy"] = choice("policy", policy, POLICIES) if _is_name(policy) else policy
+        if isinstance(policy, str):
+            choice("policy", policy, POLICIES)
+        options["policy"] = policy  # one of the user's own is checked by the engine
     name = options.get("policy", policy_now)
     wait_ns = options.get("max_wait_ns", max_wait_now_ns)
     if name == "immediate" and wait_ns is not None:
@@ -127,15 +129,14 @@ def engine_options(
     return options
 
 
-def _is_name(policy: Any) -> bool:
-    """Whether a policy is not one of the user's own, which the engine checks."""
-    return not callable(policy) and not callable(getattr(policy, "decide", None))
-
-
 def _cost_model_ns(cost_model: Any) -> list[tuple[int, int]]:
     """Return pairs of batch size and milliseconds as pairs of batch size and ns."""
     pairs = []
-    for i, pair in enumerate(cost_model):
+    try:
+        given = list(cost_model)
+    except TypeError:
+        raise TypeError(f"cost_model must be a list of pairs (batch size, ms), not {cost_model!r}") from None
+    for i, pair in enumerate(given):
         try:
             size, ms = pair
         except (TypeError, ValueError):

@@ -22,9 +22,9 @@ class Policy:
     cancellation, and when its own `Wait` is over.  It is asked by one thread at a
     time, by whichever needs to know, and must not block: what is queued waits for it, and so do deadlines.
 
-    Deadlines stand in front of it, as in front of every policy: who is certain to be late is failed, and a batch is cut so
-    that the others make it.  If it raises, the error is reported (`sys.unraisablehook`) and what is queued leaves: no
-    request pays for a mistake in a policy.
+    Deadlines stand in front of it, as in front of every policy: who is certain to be late is failed, and a batch is
+    cut so that the others make it. If it raises, the error is reported (`sys.unraisablehook`) and what is queued
+    leaves: no request pays for a mistake in a policy.
 
     Examples
     --------

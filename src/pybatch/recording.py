@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -20,18 +21,21 @@ class Recording:
     """A recording that is going on; made by `pybatch.Scheduler.record`."""
 
     def __init__(self, dispatcher: Dispatcher, path: str | os.PathLike[str], limit: int) -> None:
-        self._path = Path(path)
+        self._path = Path(path).absolute()
+        self._dispatcher: Dispatcher | None = None
         if self._path.suffix not in (".csv", ".npz"):
             raise ValueError(f"{self._path} must end in .csv or .npz, which says how to write it")
         if self._path.suffix == ".npz":
             import pybatch.simulation  # noqa: F401  # says what to install where numpy is missing
         if not self._path.parent.is_dir():
             raise ValueError(f"{self._path.parent} is no directory; make it first")
+        if self._path.is_dir():
+            raise ValueError(f"{self._path} is a directory; name a file")
         if dispatcher.recorder is not None:
             raise ValueError(f"scheduler {dispatcher.name!r} is being recorded already; stop that recording first")
-        self._dispatcher: Dispatcher | None = dispatcher
         self._pid = os.getpid()  # a forked child must not write over its parent's file
         self._recorder = dispatcher.recorder = Recorder(limit, dispatcher.now_ns())
+        self._dispatcher = dispatcher
 
     @property
     def count(self) -> int:
@@ -67,6 +71,15 @@ class Recording:
             limits = [float("inf") if timeout is None else timeout for timeout in timeouts]
             Trace(arrivals, limits, priorities=priorities).save(self._path)
         self._dispatcher = None
+
+    def __del__(self) -> None:
+        dispatcher = getattr(self, "_dispatcher", None)  # none, too, where the constructor raised
+        if dispatcher is not None and os.getpid() == self._pid:
+            if dispatcher.recorder is self._recorder:
+                dispatcher.recorder = None
+            warnings.warn(
+                f"recording {self._path} was never stopped and is lost", ResourceWarning, stacklevel=2, source=self
+            )
 
     def __enter__(self) -> Self:
         return self

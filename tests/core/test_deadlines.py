@@ -245,7 +245,7 @@ def test_a_batch_that_is_smaller_than_needed_waits_for_as_long_as_one_takes() ->
     assert wake is not None
     assert 9 * MS < wake - now <= 10 * MS
     assert engine.decide(wake - 1).wake_at_ns == wake
-    assert told(engine.decide(wake)) == ("dispatch", "deadline", request)
+    assert told(engine.decide(wake)) == ("dispatch", "idle_worker", request)
 
 
 def test_max_wait_and_max_latency_hold_for_such_a_wait() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -140,7 +141,9 @@ def _one(parser: argparse.ArgumentParser, args: argparse.Namespace, workload: Wo
                     requests=args.requests,
                     seed=args.seed,
                 ).summary()
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
+                if ":" in name:  # a policy of the user's own: where it went wrong is what they need
+                    traceback.print_exc()
                 parser.error(f"policy {name}: {error}")
     limits = _limits(args, workload, service)
     if args.json:

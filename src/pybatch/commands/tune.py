@@ -115,6 +115,8 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         from pybatch.simulation.verdict import findings
     if not args.no_report and not args.report.absolute().parent.is_dir():
         parser.error(f"argument --report: there is no folder {args.report.absolute().parent}")
+    if not args.no_report and args.report.is_dir():
+        parser.error(f"argument --report: {args.report} is a folder; name a file in it")
     try:
         workload, service = traffic_of(args), cost_of(args)
         present = _setting(args.present) if args.present else None
@@ -135,19 +137,25 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         requests=args.requests,
         seed=args.seed,
     )
-    with steps("searching") as begin:
-        tuned = tune(task, present=present, progress=begin)
-    with steps("comparing") as begin:
-        found = findings(tuned, fn=args.function or "fn", measured=measured, progress=begin)
+    try:
+        with steps("searching") as begin:
+            tuned = tune(task, present=present, progress=begin)
+        with steps("comparing") as begin:
+            found = findings(tuned, fn=args.function or "fn", measured=measured, progress=begin)
+    except ValueError as error:
+        raise CannotRun(f"this traffic cannot be tuned for: {error}") from error
+    failure = None
     if not args.no_report:
         try:
             args.report.write_text(html(found), encoding="utf-8")
         except OSError as error:
-            raise CannotRun(f"the report cannot be written: {error}; choose another place with --report") from None
+            failure = error
     if args.json:
         print(json.dumps(_as_json(tuned, found), indent=2))
     else:
-        _show(found, None if args.no_report else args.report)
+        _show(found, None if args.no_report or failure else args.report)
+    if failure:
+        raise CannotRun(f"the report cannot be written: {failure}; choose another place with --report")
     return 0 if tuned.kept else 1
 
 

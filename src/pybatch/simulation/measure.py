@@ -140,7 +140,7 @@ def sample(text: str, module_name: str | None = None) -> Callable[[], Any]:
     try:
         code = compile(text, "<sample>", "eval")
         eval(code, names)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CannotMeasure(
             f"the sample {text!r} is neither JSON nor module:function, and as a Python expression it raised "
             f"{type(error).__name__}: {error}; text is written as JSON, in double quotes of its own: '\"hello\"'"

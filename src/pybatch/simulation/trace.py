@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import zipfile
+import zlib
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,14 +107,17 @@ class Trace(Workload):
             If it is none of these, or has something in it that a trace cannot have.
         """
         path = Path(path)
-        if path.suffix == ".npy":
-            return cls(np.load(path))
-        if path.suffix == ".npz":
-            with np.load(path) as file:
-                return cls(**_named(path, {name: file[name] for name in file.files}))
-        if path.suffix == ".csv":
-            with path.open(newline="") as lines:
-                return cls(**_named(path, _columns(path, [row for row in csv.reader(lines) if row])))
+        try:
+            if path.suffix == ".npy":
+                return cls(np.load(path))
+            if path.suffix == ".npz":
+                with np.load(path) as file:
+                    return cls(**_named(path, {name: file[name] for name in file.files}))
+            if path.suffix == ".csv":
+                with path.open(newline="", encoding="utf-8-sig") as lines:
+                    return cls(**_named(path, _columns(path, [row for row in csv.reader(lines) if row])))
+        except (EOFError, TypeError, zipfile.BadZipFile, zlib.error, csv.Error) as error:
+            raise ValueError(f"{path} is damaged or no trace: {error}") from error
         raise ValueError(f"{path} is no trace: its name must end in .csv, .npy or .npz")
 
     def save(self, path: str | os.PathLike[str]) -> None:
