@@ -28,7 +28,8 @@ from contenders.thread_queue import ThreadQueue
 EPILOG = """\
 the model takes 2 ms + 0.05 ms an item and holds the interpreter for the last
 0.1 ms of it; batches have at most 32 items, so 100 % load is 8,889 requests a
-second. With 30 % most batches find a free worker, with 95 % the queue decides.
+second. The worker is hardly ever idle, even with 30 %: batches are small then.
+A batcher that cannot keep up with 95 % falls behind for as long as it runs.
 
   by hand             takes what is there and never waits (contenders/thread_queue.py)
   pybatch             policy "adaptive", max_latency_ms=20
