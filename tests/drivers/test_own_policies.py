@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import threading
 from pathlib import Path
@@ -172,8 +171,7 @@ def test_a_recording_that_is_forgotten_says_so_and_is_in_nobodys_way(scheduler_o
     with pytest.raises(ValueError, match="being recorded already"):
         scheduler.record(tmp_path / "other.csv")
     with pytest.warns(ResourceWarning, match=r"lost\.csv was never stopped"):
-        del recording
-        gc.collect()
+        del recording  # which ends it here
     with scheduler.record(tmp_path / "other.csv"):
         scheduler(1)
     assert (tmp_path / "other.csv").read_text().splitlines()[0] == "arrival_ms,timeout_ms,priority"

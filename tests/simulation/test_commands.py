@@ -194,12 +194,17 @@ def test_no_batch_is_recommended_larger_than_what_is_known(capsys: pytest.Captur
     assert as_json(capsys, *argv)["recommended"]["setting"]["max_batch_size"] <= 8
 
 
-def test_a_report_that_cannot_be_written_is_said_in_one_line(
+def test_a_report_that_cannot_be_written_is_said_after_what_was_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = ["tune", *RESNET, "--poisson", "50", "--goal-ms", "50", "--requests", "1000", "--report", str(tmp_path)]
-    assert main(argv) == 1
-    assert "the report cannot be written: " in capsys.readouterr().err.splitlines()[-1]
+    argv = ["tune", *RESNET, "--poisson", "50", "--goal-ms", "50", "--requests", "1000", "--report"]
+    assert main([*argv, "/dev/full"]) == 1
+    told = capsys.readouterr()
+    assert "the report cannot be written: " in told.err.splitlines()[-1]
+    assert "Scheduler(fn" in told.out
+    with pytest.raises(SystemExit):  # known beforehand
+        main([*argv, str(tmp_path)])
+    assert "is a folder" in capsys.readouterr().err
 
 
 APP = "width = 3\ndef predict(xs):\n    sum(range(20_000))\n    return [x[0] for x in xs]\n"
