@@ -33,7 +33,7 @@ cdef class Dispatcher(Owner):
     cdef Lock lock                      # guards the machine and the fields below
     cdef int64_t armed_ns               # a timer is set for this instant; NEVER_NS: none
     cdef bint coming                    # somebody is about to decide
-    cdef bint asking                    # somebody is asking the user's policy; he is the one who is coming
+    cdef unsigned long asker            # thread that is asking the user's policy, and is coming; 0: none
     cdef readonly set running           # batches in flight
     cdef Batch spare                    # made before it is known whether there is a batch
     cdef FanOut fan_out

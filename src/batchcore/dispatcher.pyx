@@ -12,6 +12,7 @@ Lock rule: check arguments, lock, call the machine, unlock; only then raise, cal
 """
 
 from collections.abc import Mapping, Set
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport int32_t, int64_t
 
@@ -367,7 +368,7 @@ cdef class Dispatcher(Owner):
             self.coming = True
             machine_decide(&self.engine.machine, self.now(), &decision, &batch.flight)
             fn = self.fn
-            others = decision.kind == ASK and self.asking   # it is they who are coming
+            others = decision.kind == ASK and self.asker != 0   # it is they who are coming
             if decision.expired == NULL and (decision.kind == IDLE or decision.kind == WAIT or others):
                 self.coming = others
                 self.wake_at_ns = NEVER_NS if others else decision.wake_at_ns
@@ -376,7 +377,7 @@ cdef class Dispatcher(Owner):
                 self.spare = batch
                 return None
             if decision.kind == ASK and not others:
-                self.asking = True
+                self.asker = PyThread_get_thread_ident()
             unlock(&self.lock)
             if decision.kind == DISPATCH:
                 self.fill(batch, &decision, fn)
@@ -409,7 +410,7 @@ cdef class Dispatcher(Owner):
                 raise
             report(error, self.engine.decider)
         finally:
-            self.asking = False
+            self.asker = 0
         if decision.expired != NULL:
             end_futures(futures_of(decision.expired), EXPIRED, None, self.fan_out)
         return 0
@@ -618,7 +619,7 @@ cdef class Dispatcher(Owner):
         self.coming = False
         self.fan_out = FanOut.__new__(FanOut)
         self.recorder = None
-        self.asking = False
+        self.asker = 0
         self.room.clear()
         for future in self.pending():
             forget_listeners(future)

@@ -177,9 +177,10 @@ cdef class ThreadDispatcher(Dispatcher):
         cdef Worker worker = self.workers.get(PyThread_get_thread_ident())
         if worker is None:
             return NEVER_NS
+        if self.asker == PyThread_get_thread_ident():
+            raise WouldDeadlock(f"the policy of scheduler {self.name!r} waits for what it has to decide")
         if worker.batch is None:
-            raise WouldDeadlock(
-                f"a policy or a callback waits for scheduler {self.name!r} on the thread that decides for it")
+            return NEVER_NS
         if any([other is future for other in worker.batch.futures]):
             raise WouldDeadlock("fn waits for a request of the batch that it is computing")
         if self.blocked + 1 >= max(self.engine.machine.config.capacity, self.engine.machine.in_flight):
