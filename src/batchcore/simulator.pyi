@@ -14,7 +14,7 @@ class Simulator:
     @property
     def batches(self) -> bytearray: ...
     def set_limits(
-        self, timeouts: Sequence[tuple[int | None, float]], slos: Sequence[tuple[int | None, float]]
+        self, timeouts: Sequence[tuple[int | None, float]], slos: Sequence[tuple[int | None, float]] | None
     ) -> None: ...
     def set_service(
         self,

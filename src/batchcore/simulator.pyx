@@ -123,6 +123,7 @@ cdef class Simulator:
     cdef int source_count
     cdef Mix timeouts               # told to the machine
     cdef Mix slos                   # only measured
+    cdef bint slo_is_timeout        # no SLOs of their own were given
     cdef Service service
     cdef uint64_t seed
     cdef int64_t limit              # most requests
@@ -186,9 +187,13 @@ cdef class Simulator:
             free(chunk)
 
     def set_limits(self, timeouts, slos):
-        """Give each request a timeout and an SLO: classes of (ns or None, share), one draw for both; () is none."""
+        """Give each request a timeout and an SLO: classes of (ns or None, share), one draw for both; () is none.
+
+        Where `slos` is None the timeouts are the SLOs too, those of a trace as well.
+        """
+        self.slo_is_timeout = slos is None
         mix_fill(&self.timeouts, timeouts)
-        mix_fill(&self.slos, slos)
+        mix_fill(&self.slos, timeouts if slos is None else slos)
 
     def set_service(
         self, array.array ns not None, *, double noise, double spike_probability, double spike_ns,
@@ -368,6 +373,8 @@ cdef class Simulator:
             timeout_ns = source.timeouts_ns[ticket.trace_row]
         if source.slos_ns != NULL:
             slo_ns = source.slos_ns[ticket.trace_row]
+        elif source.timeouts_ns != NULL and self.slo_is_timeout:
+            slo_ns = timeout_ns
         if source.priorities != NULL:
             priority = source.priorities[ticket.trace_row]
         if ticket.leads:

@@ -87,7 +87,9 @@ def test_limits_of_a_trace_hold_for_its_requests_alone() -> None:
     assert (result.deadline_ns[result.source == 1] == 2**63 - 1).all()
     assert (result.deadline_ns == 2**63 - 1).sum() == 49
     assert ((result.slo_ns - result.arrival_ns)[result.source == 1] == 9_000_000).all()
-    assert result.slo_ns[result.source == 0].tolist() == result.deadline_ns[result.source == 0].tolist()
+    assert ((result.slo_ns - result.arrival_ns)[result.source == 0] == 9_000_000).all()
+    result = simulate(trace, Service.affine(0, 0.01), policy="immediate")
+    assert result.slo_ns.tolist() == result.deadline_ns.tolist()
 
 
 def test_a_trace_may_be_measured_by_limits_that_the_engine_is_not_told() -> None:

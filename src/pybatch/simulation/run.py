@@ -112,7 +112,7 @@ def simulate(
     if not isinstance(service, Service):
         raise TypeError(f"service must be a pybatch.simulation.Service, not {service!r}")
     timeouts = _classes("timeout_ms", timeout_ms)
-    slos = timeouts if slo_ms is None else _classes("slo_ms", slo_ms)
+    slos = None if slo_ms is None else _classes("slo_ms", slo_ms)
     integer("seed", seed, 0, 2**63 - 1)
     until_ns = FOREVER if duration_s is None else int(number("duration_s", duration_s, 1e-9, 4e9) * 1e9)
     most = FOREVER if requests is None else integer("requests", requests, 1, 2**40)

@@ -37,7 +37,7 @@ FIELDS = {"arrival_ms": "arrivals_ms", "timeout_ms": "timeouts_ms", "slo_ms": "s
 class Trace(Workload):
     """Recorded traffic, repeated.
 
-    Rows are put in order of arrival.  Where a trace has limits of its own, those of `simulate` do not count for it.
+    Rows are put in order of arrival.  A limit that a trace has of its own goes before that of `simulate`.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Trace(Workload):
         Instants from the start of the recording, shape ``(n,)``, at least 0.
     timeouts_ms, slos_ms : array_like, optional
         What each request has for `timeout_ms` and `slo_ms` in `simulate`, shape ``(n,)``, at least 0; infinite: none.
-        Without `slos_ms` the timeouts are the SLO too.
+        Without `slos_ms`, and without `slo_ms` in `simulate`, the timeouts are the SLO too.
     priorities : array_like, optional
         Integers, lower is sooner, shape ``(n,)``.
 
@@ -151,12 +151,11 @@ class Trace(Workload):
         return Trace(arrivals, self.timeouts_ms, self.slos_ms, self.priorities)
 
     def add_to(self, simulator: Simulator) -> None:
-        slos = self.timeouts_ms if self.slos_ms is None else self.slos_ms
         priorities = None if self.priorities is None else array("i", self.priorities.tobytes())
         simulator.add_trace(
             _nanoseconds(self.arrivals_ms),
             None if self.timeouts_ms is None else _nanoseconds(self.timeouts_ms),
-            None if slos is None else _nanoseconds(slos),
+            None if self.slos_ms is None else _nanoseconds(self.slos_ms),
             priorities,
         )
 
