@@ -64,6 +64,10 @@ class Tracer:
             operation()
         except Interruption:
             pass
+        except TypeError as error:
+            # CPython 3.11 now and then makes this of an exception that a tracer raises where a function begins.
+            if str(error) != "'traceback' object is not callable" or not self.raised:
+                raise
         finally:
             sys.settrace(before)
             self._last.clear()
