@@ -35,7 +35,7 @@ cdef extern from *:
 cdef inline int64_t choose_size(const View *view) noexcept nogil:
     """The size that makes the mean latency of what is queued least; the largest unless another is 8 % better.
 
-    While no other worker is free it may cost 2 % of throughput: more is missed if the rate grows.
+    It may cost 2 % of throughput, 4 while another worker is free: more is missed if the rate grows.
     """
     cdef const Cost *cost = view.cost
     cdef int64_t largest = largest_size(view)

@@ -29,7 +29,7 @@ cdef enum:
     MAX_SIZE = 1 << 20
 
 cdef struct Slot:
-    double seen         # batches, at most FULL_TRUST; 0: none
+    double seen         # batches, at most 1000; 0: none
     double n            # moving average of their size
     double ns           # moving average of their service time
 

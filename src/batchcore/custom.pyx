@@ -40,7 +40,7 @@ cdef inline void unlock_if(Lock *mutex) noexcept:
 
 @cython.final
 cdef class View:
-    """What a policy may know when it is asked: a snapshot, valid only inside the call.
+    """What a policy may know when it is asked: a snapshot; its methods work only inside the call.
 
     Attributes
     ----------
@@ -66,6 +66,7 @@ cdef class View:
 
     def predict_ns(self, n):
         """Return the learned service time of a batch of `n`, ns; None before the first completion."""
+        n = operator.index(n)
         if not 1 <= n <= MAX_SIZE:
             raise ValueError(f"n is {n}; it must be from 1 to {MAX_SIZE}")
         self.valid()
@@ -118,7 +119,7 @@ cdef class View:
         return instant_of(self.last_completion)
 
     cdef list soonest(self, object n, bint deadlines):
-        cdef int64_t most = max(min(n, <object>self.queued), 0)
+        cdef int64_t most = max(min(operator.index(n), <object>self.queued), 0)
         cdef int64_t count = 0
         cdef int64_t i
         cdef Entry *entry

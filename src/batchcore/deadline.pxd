@@ -157,14 +157,12 @@ cdef inline Choice choose(const Outlook *outlook) noexcept nogil:
     first = choose_first(outlook, single_ns)
     if best.size == 0 or not outlook.mixed:
         return first if best.size == 0 else best
+    other = choose_efficient(outlook, &first, &best)
     least = losses(outlook, &best, single_ns)
     loss = losses(outlook, &first, single_ns)
     if loss < least:
         least = loss
-        other = choose_efficient(outlook, &first, &best)
         best = first
-    else:
-        other = choose_efficient(outlook, &first, &best)
     if losses(outlook, &other, single_ns) < least:
         best = other
     return best

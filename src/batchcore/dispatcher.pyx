@@ -376,8 +376,6 @@ cdef class Dispatcher(Owner):
                 unlock(&self.lock)
                 self.spare = batch
                 return None
-            if decision.kind == ASK and not others:
-                self.asker = PyThread_get_thread_ident()
             unlock(&self.lock)
             if decision.kind == DISPATCH:
                 self.fill(batch, &decision, fn)
@@ -397,9 +395,20 @@ cdef class Dispatcher(Owner):
                 return batch
 
     cdef int ask_policy(self, Decision *decision) except -1:
-        """Ask the user's policy.  One that fails is reported, and what is queued leaves: no request pays for it."""
+        """Ask the user's policy, unless somebody else is.
+
+        One that fails is reported, and what is queued leaves: no request pays for it.
+        """
         cdef Machine *machine = &self.engine.machine
+        cdef bint others
         decision.expired = NULL
+        lock(&self.lock)
+        others = self.asker != 0
+        if not others:
+            self.asker = PyThread_get_thread_ident()
+        unlock(&self.lock)
+        if others:
+            return 0
         try:
             ask(self.engine.decider, machine, &self.lock, self.now(), decision)
         except BaseException as error:

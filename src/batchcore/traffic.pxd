@@ -10,7 +10,7 @@ Kept by a few adds a request, in no more memory than this struct:
   are: the most that are queued and running together between two completions, less the usual deviation.
 
 All of it is observed, whatever the policy does: learning costs no experiment.
-Source: the simulation study in docs/policies.md, section 3.
+Source: the simulation study named in docs/policies.md.
 """
 
 from libc.stdint cimport int64_t
