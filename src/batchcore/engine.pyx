@@ -23,8 +23,8 @@ from batchcore.cost cimport Cost, SLOTS, cost_expect_ns, cost_known, cost_learn,
 from batchcore.custom cimport ask, hooks_of, tell
 from batchcore.histogram cimport CARRY, Histogram, MAX_BOUNDS, histogram_extend
 from batchcore.machine cimport (
-    Config, Decision, Entry, Estimate, Machine, PAST, Past, machine_cancel, machine_change, machine_close,
-    machine_complete, machine_decide, machine_estimate, machine_flush, machine_next_wakeup_ns, machine_reject,
+    Config, Decision, Entry, Machine, PAST, Past, machine_cancel, machine_change, machine_close,
+    machine_complete, machine_decide, machine_flush, machine_next_wakeup_ns, machine_reject,
     machine_submit, machine_tell, of_expiry,
 )
 from batchcore.queue cimport Node, Queue, in_run, sooner
@@ -473,14 +473,6 @@ cdef class Engine:
             max_wait_ns=None if machine.config.max_wait_ns == NEVER_NS else machine.config.max_wait_ns,
             max_latency_ns=None if machine.config.max_latency_ns == NEVER_NS else machine.config.max_latency_ns,
         )
-
-    def estimate_ns(self, now_ns):
-        """Return queue delay and service time that a request submitted now could expect, ns; None if nothing is known.
-
-        For a request of usual priority, if nothing better comes after it.  O(batches in flight).
-        """
-        cdef Estimate estimate = machine_estimate(&self.machine, instant("now_ns", now_ns))
-        return None if estimate.queue_delay_ns < 0 else (estimate.queue_delay_ns, estimate.service_ns)
 
     def past(self):
         """Return the latest 32 batches as `batchcore.records.Past`, oldest first."""
