@@ -702,8 +702,9 @@ cdef class Submitter:
         item : object
             Anything; handed to ``fn`` as it is.
         timeout_ms : float, optional
-            Fail the request with `DeadlineExceeded`, and never run it, once this many milliseconds have passed before
-            its batch starts.  Not above zero: it fails at once.  Default: the scheduler's ``timeout_ms``.
+            Fail the request with `DeadlineExceeded`, and never run it, as soon as it is clear that it cannot be
+            answered within this many milliseconds.  Not above zero: it fails at once.  Default: the scheduler's
+            ``timeout_ms``.
         priority : int, default 0
             Lower is sooner; -1,000,000 to 1,000,000.  A level is worth two seconds: nobody starves.
 
