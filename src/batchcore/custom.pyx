@@ -188,11 +188,11 @@ cdef tuple hooks_of(object policy):
 
 
 cdef int64_t number_of(object answer, object value) except? -1:
-    """A number in an answer, as it is or as the largest there is."""
+    """A number in an answer, cut to 64 bits."""
     try:
         if isinstance(value, bool):
             raise TypeError
-        return max(min(operator.index(value), NEVER_NS - 1), -1)
+        return max(min(operator.index(value), NEVER_NS - 1), -NEVER_NS)
     except TypeError:
         raise TypeError(
             f"the policy answered {answer!r}; it must be a number of requests, a Wait(until_ns) or a Drop(count), in "
