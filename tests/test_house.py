@@ -51,7 +51,7 @@ def test_the_core_imports_nothing_of_pybatch() -> None:
 
 
 def test_the_engine_knows_no_clock_thread_loop_log_or_metrics_library() -> None:
-    names = ["_types", "queue", "cost", "histogram", "policy", "machine", "engine"]
+    names = ["_types", "queue", "cost", "histogram", "policy", "machine", "decision", "engine"]
     names += ["adaptive", "deadline", "traffic", "_numeric", "random", "arrivals", "service", "simulator"]
     for name in names:
         for path in CORE.glob(f"{name}.p*"):
@@ -121,7 +121,7 @@ def test_importing_pybatch_registers_and_starts_nothing() -> None:
     [
         "batchcore.engine",
         "batchcore.future",
-        "batchcore.dispatcher",
+        "batchcore.submitter",
         "pybatch",
         "pybatch.decorator",
         "pybatch.scheduler",

@@ -3,7 +3,8 @@
 from libc.stdint cimport int64_t
 
 from batchcore._lock cimport Lock
-from batchcore.machine cimport Decision, Flight, Machine
+from batchcore.decision cimport Decision
+from batchcore.machine cimport Flight, Machine
 
 
 cdef class View:

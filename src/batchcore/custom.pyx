@@ -18,9 +18,8 @@ from batchcore import records
 from batchcore._lock cimport Lock, lock, unlock
 from batchcore._types cimport NEVER_NS
 from batchcore.cost cimport MAX_SIZE, cost_known, cost_predict_ns
-from batchcore.machine cimport (
-    Decision, Entry, Flight, Machine, machine_answer, machine_give_up, machine_ready, machine_tell,
-)
+from batchcore.decision cimport Decision, machine_answer, machine_give_up, machine_ready
+from batchcore.machine cimport Entry, Flight, Machine, machine_tell
 from batchcore.queue cimport Node, queue_peek, queue_put_back, queue_remove
 from batchcore.traffic cimport traffic_rate
 

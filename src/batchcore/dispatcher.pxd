@@ -4,7 +4,8 @@ from libc.stdint cimport int32_t, int64_t
 
 from batchcore._lock cimport Lock
 from batchcore.engine cimport Engine
-from batchcore.machine cimport Decision, Flight
+from batchcore.decision cimport Decision
+from batchcore.machine cimport Flight
 from batchcore.future cimport BaseFuture, FanOut, Owner, Parker
 from batchcore.recorder cimport Recorder
 
@@ -59,10 +60,3 @@ cdef class Dispatcher(Owner):
     cpdef Batch take(self, Parker parker=*, object server=*)
     cpdef int finish(self, Batch batch, object results) except -1
     cpdef int fail(self, Batch batch, object error) except -1
-
-
-cdef class Submitter:
-    cdef readonly Dispatcher dispatcher
-    cdef readonly object fn             # the user's function
-    cdef Dispatcher ready(self)
-    cdef int64_t deadline_from(self, int64_t now_ns, object timeout_ms) except? -1

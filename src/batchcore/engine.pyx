@@ -17,17 +17,17 @@ from batchcore.errors import QueueFull, SchedulerClosed
 
 from batchcore._types cimport (
     ACCEPTED, ADAPTIVE, ASK, Answer, CANCELLED, CLOSED, COMPLETED, CUSTOM, DISPATCH, EXPIRED, FAILED, FIXED, FLUSH,
-    IMMEDIATE, NEVER_NS, NO_ROOM, PolicyId, QUEUED, SHUT_DOWN, START_NS, STATUS_COUNT, WAIT,
+    IMMEDIATE, NEVER_NS, NO_ROOM, PolicyId, SHUT_DOWN, START_NS, WAIT,
 )
+from batchcore.audit cimport audit
 from batchcore.cost cimport Cost, SLOTS, cost_expect_ns, cost_known, cost_learn, cost_predict_ns
 from batchcore.custom cimport ask, hooks_of, tell
 from batchcore.histogram cimport CARRY, Histogram, MAX_BOUNDS, histogram_extend
+from batchcore.decision cimport Decision, machine_decide, machine_next_wakeup_ns
 from batchcore.machine cimport (
-    Config, Decision, Entry, Machine, PAST, Past, machine_cancel, machine_change, machine_close,
-    machine_complete, machine_decide, machine_flush, machine_next_wakeup_ns, machine_reject,
-    machine_submit, machine_tell, of_expiry,
+    Config, Entry, Machine, PAST, Past, machine_cancel, machine_change, machine_close, machine_complete, machine_flush,
+    machine_reject, machine_submit, machine_tell,
 )
-from batchcore.queue cimport Node, Queue, in_run, sooner
 from batchcore.traffic cimport traffic_callers, traffic_closed, traffic_rate
 
 MAX_BATCH_SIZE = 1_048_576
@@ -516,54 +516,7 @@ cdef class Engine:
         RuntimeError
             Naming the invariant.  A bug in batchcore, never in its caller.
         """
-        cdef const Machine *machine = &self.machine
-        cdef Entry *entry = machine.oldest
-        cdef Entry *earlier = NULL
-        cdef const Flight *flight = machine.first_flight
-        cdef const Flight *before = NULL
-        cdef int64_t flush_left = 0
-        cdef int64_t running = 0
-        cdef int64_t in_flight = 0
-        cdef set arrivals = set()
-        cdef set deadlines = set()
-        while entry != NULL:
-            require(entry.earlier == earlier, "the list of arrivals is linked both ways")
-            require(entry.status == QUEUED, "only queued entries are in the list of arrivals")
-            if earlier != NULL:
-                require(earlier.order.seq < entry.order.seq, "arrivals are in order of submission")
-                require(earlier.arrival_ns <= entry.arrival_ns, "arrivals are in order of time")
-            arrivals.add(<size_t>entry)
-            if entry.deadline_ns != NEVER_NS:
-                deadlines.add(<size_t>entry)
-            flush_left += entry.order.seq < machine.flush_seq
-            earlier = entry
-            entry = entry.later
-        require(machine.newest == earlier, "the newest arrival is the last of the list")
-        require(len(arrivals) == machine.queued, "the list of arrivals holds what is queued")
-        require(flush_left == machine.flush_left, "flush_left counts what the flush has left")
-        require({<size_t>node for node in nodes_of(&machine.order)} == arrivals, "the order holds what is queued")
-        require(
-            {<size_t>of_expiry(<Node *><size_t>node) for node in nodes_of(&machine.expiry)} == deadlines,
-            "the deadlines are those of what is queued")
-        require(
-            machine.submitted == machine.queued + machine.running + machine.rejected
-            + sum([machine.ended[i] for i in range(<int>STATUS_COUNT)]),
-            "every request is counted exactly once")
-        while flight != NULL:
-            require(flight.earlier == before, "the list of flights is linked both ways")
-            require(before == NULL or before.id < flight.id, "flights are in order of dispatch")
-            require(
-                before == NULL or before.dispatched_at_ns <= flight.dispatched_at_ns, "flights are in order of time")
-            require(flight.size > 0, "every flight has requests")
-            running += flight.size
-            in_flight += 1
-            before = flight
-            flight = flight.later
-        require(machine.last_flight == before, "the last flight is the last of the list")
-        require(in_flight == machine.in_flight, "the list of flights holds what is in flight")
-        require(running == machine.running, "what runs is in flight")
-        require(machine.batches == sum([machine.by_reason[i] for i in range(len(records.REASONS))]),
-                "every batch has a reason")
+        audit(&self.machine)
 
 
 cdef int configure(
@@ -588,42 +541,3 @@ cdef int configure(
     if config.policy == FIXED and config.max_wait_ns == NEVER_NS:
         raise ValueError("policy 'fixed' waits for a full batch and needs max_wait_ns, the longest it may wait")
     return 0
-
-
-cdef int require(bint holds, str invariant) except -1:
-    if not holds:
-        raise RuntimeError(f"invariant broken: {invariant}")
-    return 0
-
-
-cdef list nodes_of(const Queue *queue):
-    """The addresses of the nodes of a queue, each once; checks its order on the way."""
-    cdef list nodes = []
-    cdef list parents = []
-    cdef Node *node
-    cdef Node *child
-    cdef Node *elder
-    for i in range(queue.run_count):
-        node = queue.runs[i].head
-        require(node != NULL and node.prev == NULL and queue.runs[i].tail.next == NULL, "a run has two ends")
-        while node != NULL:
-            require(node.child == in_run(), "a node in a run says so")
-            require(node.next == NULL or (sooner(node, node.next) and node.next.prev == node), "a run is sorted")
-            require(node.next != NULL or node == queue.runs[i].tail, "a run ends with its tail")
-            nodes.append(<size_t>node)
-            node = node.next
-    if queue.heap != NULL:
-        require(queue.heap.prev == NULL and queue.heap.next == NULL, "the root of the heap stands alone")
-        parents.append(<size_t>queue.heap)
-    while parents:
-        node = <Node *><size_t>parents.pop()
-        nodes.append(<size_t>node)
-        elder = node
-        child = node.child
-        while child != NULL:
-            require(sooner(node, child), "no child in the heap is sooner than its parent")
-            require(child.prev == elder, "the heap is linked both ways")
-            parents.append(<size_t>child)
-            elder = child
-            child = child.next
-    return nodes

@@ -27,9 +27,10 @@ from batchcore.arrivals cimport (
 )
 from batchcore.custom cimport ask, tell
 from batchcore.engine cimport Engine
+from batchcore.decision cimport Decision, machine_decide
 from batchcore.machine cimport (
-    Decision, Entry, Flight, Machine, machine_abandon, machine_clear, machine_complete, machine_decide, machine_flush,
-    machine_reject, machine_submit,
+    Entry, Flight, Machine, machine_abandon, machine_clear, machine_complete, machine_flush, machine_reject,
+    machine_submit,
 )
 from batchcore.queue cimport Node, Queue, queue_peek, queue_push, queue_remove
 from batchcore.random cimport Random, random_exponential, random_seed, random_uniform

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from prometheus_client import CollectorRegistry
 
-from batchcore.dispatcher import Dispatcher, Submitter
+from batchcore.dispatcher import Dispatcher
 from batchcore.engine import Engine, integer
 from batchcore.future import Future
 from batchcore.records import Stats
+from batchcore.submitter import Submitter
 from batchcore.workers import ThreadDispatcher
 from pybatch import metrics as _metrics
 from pybatch.drivers.aio import LoopDispatcher
