@@ -5,40 +5,36 @@ from libc.stdint cimport int64_t
 from batchcore import records
 
 from batchcore._types cimport NEVER_NS, QUEUED, STATUS_COUNT
-from batchcore.machine cimport Entry, Flight, Machine, of_expiry
-from batchcore.queue cimport Node, Queue, in_run, sooner
+from batchcore.lane cimport EMPTY, Entry, Lane, READY, WAITING, of_expiry
+from batchcore.machine cimport Flight, Machine
+from batchcore.queue cimport Node, Queue, in_run, queue_peek, sooner
 
 
 cdef int audit(const Machine *machine) except -1:
     """Raise RuntimeError, naming the invariant, if one is broken.  O(n log n)."""
-    cdef Entry *entry = machine.oldest
-    cdef Entry *earlier = NULL
+    cdef const Lane *lane = machine.first_lane
+    cdef const Lane *other = NULL
     cdef const Flight *flight = machine.first_flight
     cdef const Flight *before = NULL
-    cdef int64_t flush_left = 0
     cdef int64_t running = 0
     cdef int64_t in_flight = 0
-    cdef set arrivals = set()
-    cdef set deadlines = set()
-    while entry != NULL:
-        require(entry.earlier == earlier, "the list of arrivals is linked both ways")
-        require(entry.status == QUEUED, "only queued entries are in the list of arrivals")
-        if earlier != NULL:
-            require(earlier.order.seq < entry.order.seq, "arrivals are in order of submission")
-            require(earlier.arrival_ns <= entry.arrival_ns, "arrivals are in order of time")
-        arrivals.add(<size_t>entry)
-        if entry.deadline_ns != NEVER_NS:
-            deadlines.add(<size_t>entry)
-        flush_left += entry.order.seq < machine.flush_seq
-        earlier = entry
-        entry = entry.later
-    require(machine.newest == earlier, "the newest arrival is the last of the list")
-    require(len(arrivals) == machine.queued, "the list of arrivals holds what is queued")
-    require(flush_left == machine.flush_left, "flush_left counts what the flush has left")
-    require({<size_t>node for node in nodes_of(&machine.order)} == arrivals, "the order holds what is queued")
-    require(
-        {<size_t>of_expiry(<Node *><size_t>node) for node in nodes_of(&machine.expiry)} == deadlines,
-        "the deadlines are those of what is queued")
+    cdef int64_t queued = 0
+    cdef set ready = set()
+    cdef set waiting = set()
+    cdef set late = set()
+    while lane != NULL:
+        require(lane.earlier == other, "the list of lanes is linked both ways")
+        queued += audit_lane(machine, lane)
+        (ready if lane.stand == READY else waiting).add(<size_t>&lane.place)
+        if lane.lateness.key != NEVER_NS:
+            late.add(<size_t>&lane.lateness)
+        other = lane
+        lane = lane.later
+    require(len(ready) + len(waiting) == machine.lanes, "the lanes are counted")
+    require(queued == machine.queued, "the lanes hold what is queued")
+    require({<size_t>node for node in nodes_of(&machine.ready)} == ready, "ready lanes are among the ready ones")
+    require({<size_t>node for node in nodes_of(&machine.waiting)} == waiting, "waiting lanes are among those that wait")
+    require({<size_t>node for node in nodes_of(&machine.late)} == late, "lanes with deadlines are among the late ones")
     require(
         machine.submitted == machine.queued + machine.running + machine.rejected
         + sum([machine.ended[i] for i in range(<int>STATUS_COUNT)]),
@@ -59,6 +55,42 @@ cdef int audit(const Machine *machine) except -1:
     require(machine.batches == sum([machine.by_reason[i] for i in range(len(records.REASONS))]),
             "every batch has a reason")
     return 0
+
+
+cdef int64_t audit_lane(const Machine *machine, const Lane *lane) except -1:
+    """The same for one lane with something queued; return how many requests are."""
+    cdef const Entry *entry = lane.oldest
+    cdef const Entry *earlier = NULL
+    cdef const Node *expiry = queue_peek(&lane.expiry)
+    cdef int64_t weight = 0
+    cdef set arrivals = set()
+    cdef set deadlines = set()
+    require(lane.stand != EMPTY and lane.queued > 0, "a lane in the list has something queued")
+    while entry != NULL:
+        require(entry.earlier == earlier, "the list of arrivals is linked both ways")
+        require(entry.status == QUEUED, "only queued entries are in the list of arrivals")
+        require(entry.lane == lane, "an entry knows its lane")
+        if earlier != NULL:
+            require(earlier.order.seq < entry.order.seq, "arrivals are in order of submission")
+            require(earlier.arrival_ns <= entry.arrival_ns, "arrivals are in order of time")
+        arrivals.add(<size_t>entry)
+        if entry.deadline_ns != NEVER_NS:
+            deadlines.add(<size_t>entry)
+        weight += entry.weight
+        earlier = entry
+        entry = entry.later
+    require(lane.newest == earlier, "the newest arrival is the last of the list")
+    require(len(arrivals) == lane.queued, "the list of arrivals holds what is queued")
+    require(weight == lane.weight, "the weight is that of what is queued")
+    require({<size_t>node for node in nodes_of(&lane.order)} == arrivals, "the order holds what is queued")
+    require(
+        {<size_t>of_expiry(<Node *><size_t>node) for node in nodes_of(&lane.expiry)} == deadlines,
+        "the deadlines are those of what is queued")
+    require(lane.lateness.key == (NEVER_NS if expiry == NULL else expiry.key), "a lane is late by its first deadline")
+    require(
+        lane.stand == WAITING or lane.account != NULL or lane.place.key == queue_peek(&lane.order).key,
+        "a ready lane stands by its soonest request")
+    return lane.queued
 
 
 cdef int require(bint holds, str invariant) except -1:

@@ -44,20 +44,23 @@ from batchcore.future cimport (
 from batchcore.decision cimport (
     Decision, Estimate, machine_answer, machine_decide, machine_estimate, machine_next_wakeup_ns,
 )
+from batchcore.keys cimport KeyLane, owner_of
+from batchcore.lane cimport Entry, Lane
 from batchcore.machine cimport (
-    Entry, Machine, machine_abandon, machine_cancel, machine_clear, machine_close, machine_complete, machine_flush,
+    Machine, machine_abandon, machine_cancel, machine_clear, machine_close, machine_complete, machine_flush,
     machine_reject, machine_submit,
 )
 
 cdef tuple ABORTIONS = (asyncio.CancelledError, GeneratorExit)
 
 
-cdef list futures_of(Entry *chain):
+cdef list futures_of(Engine engine, Entry *chain):
     """The futures of a chain that the machine has let go of; the queue's references to them pass to the list."""
     cdef list futures = []
     while chain != NULL:
         futures.append(<object>chain.owner)
         Py_DECREF(<object>chain.owner)
+        engine.keys.release(chain)
         chain = chain.later
     return futures
 
@@ -171,7 +174,8 @@ cdef class Dispatcher(Owner):
         cdef bint signal = False
         cdef Answer answer
         lock(&self.lock)
-        answer = machine_submit(&self.engine.machine, now_ns, &future.entry, deadline_ns, priority)
+        answer = machine_submit(
+            &self.engine.machine, now_ns, &self.engine.machine.main, &future.entry, deadline_ns, priority, 1)
         if answer == ACCEPTED:
             Py_INCREF(future)
             if self.fn is None:
@@ -221,7 +225,7 @@ cdef class Dispatcher(Owner):
             fits = len(futures) <= machine.config.max_queue_size - machine.queued
         if fits:
             for future in futures:
-                if machine_submit(machine, now_ns, &future.entry, deadline_ns, priority) == ACCEPTED:
+                if machine_submit(machine, now_ns, &machine.main, &future.entry, deadline_ns, priority, 1) == ACCEPTED:
                     Py_INCREF(future)
                     if self.fn is None:
                         self.fn = fn
@@ -313,6 +317,7 @@ cdef class Dispatcher(Owner):
         unlock(&self.lock)
         if cancelled:
             Py_DECREF(future)
+            self.engine.keys.release(&future.entry)
             end_future(future, CANCELLED, None, self.fan_out)
             self.fan_out.wake()
             if self.room:
@@ -341,6 +346,7 @@ cdef class Dispatcher(Owner):
         cdef Batch batch = self.spare
         cdef bint others
         cdef object fn = None
+        cdef object keep    # the lane of the batch, or of the question
         self.spare = None
         while True:
             fn = None
@@ -350,6 +356,7 @@ cdef class Dispatcher(Owner):
             self.coming = True
             machine_decide(&self.engine.machine, self.now(), &decision, &batch.flight)
             fn = self.fn
+            keep = owner_of(decision.lane)
             others = decision.kind == ASK and self.asker != 0   # it is they who are coming
             if decision.expired == NULL and (decision.kind == IDLE or decision.kind == WAIT or others):
                 self.coming = others
@@ -364,7 +371,7 @@ cdef class Dispatcher(Owner):
                 batch.server = server
             try:
                 if decision.expired != NULL:
-                    end_futures(futures_of(decision.expired), EXPIRED, None, self.fan_out)
+                    end_futures(futures_of(self.engine, decision.expired), EXPIRED, None, self.fan_out)
                 if decision.kind == ASK and not others:
                     self.ask_policy(&decision)
                 if self.room:
@@ -395,7 +402,7 @@ cdef class Dispatcher(Owner):
             ask(self.engine.decider, machine, &self.lock, self.now(), decision)
         except BaseException as error:
             lock(&self.lock)
-            machine_answer(machine, machine.changes, machine.batches, machine.now_ns, machine.config.max_batch_size)
+            machine_answer(machine, decision.lane, machine.changes, machine.batches, machine.now_ns, machine.config.max_batch_size)
             unlock(&self.lock)
             if not isinstance(error, Exception):    # a Ctrl-C on the way
                 raise
@@ -403,7 +410,7 @@ cdef class Dispatcher(Owner):
         finally:
             self.asker = 0
         if decision.expired != NULL:
-            end_futures(futures_of(decision.expired), EXPIRED, None, self.fan_out)
+            end_futures(futures_of(self.engine, decision.expired), EXPIRED, None, self.fan_out)
         return 0
 
     cdef int fill(self, Batch batch, const Decision *decision, object fn) except -1:
@@ -412,7 +419,7 @@ cdef class Dispatcher(Owner):
         batch.id = decision.batch_id
         batch.reason = REASONS[<int>decision.reason]
         batch.fn = fn
-        batch.futures = futures_of(decision.batch)
+        batch.futures = futures_of(self.engine, decision.batch)
         batch.items = [(<BaseFuture>future).take_item() for future in batch.futures]
         self.running.add(batch)
         return 0
@@ -583,7 +590,7 @@ cdef class Dispatcher(Owner):
         chain = machine_clear(&self.engine.machine, self.now(), status)
         unlock(&self.lock)
         try:
-            end_futures(futures_of(chain), status, words, self.fan_out)
+            end_futures(futures_of(self.engine, chain), status, words, self.fan_out)
         finally:
             self.admit()
 
@@ -619,13 +626,17 @@ cdef class Dispatcher(Owner):
     def pending(self):
         """The futures of everything queued or running now."""
         cdef Batch batch
-        cdef Entry *entry
+        cdef const Lane *lane
+        cdef const Entry *entry
         cdef list futures = []
         lock(&self.lock)
-        entry = self.engine.machine.oldest
-        while entry != NULL:
-            futures.append(<object>entry.owner)
-            entry = entry.later
+        lane = self.engine.machine.first_lane
+        while lane != NULL:
+            entry = lane.oldest
+            while entry != NULL:
+                futures.append(<object>entry.owner)
+                entry = entry.later
+            lane = lane.later
         unlock(&self.lock)
         for batch in list(self.running):
             futures += batch.futures

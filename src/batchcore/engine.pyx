@@ -10,23 +10,26 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
 
+import array
 import operator
 
 from batchcore import records
 from batchcore.errors import QueueFull, SchedulerClosed
 
 from batchcore._types cimport (
-    ACCEPTED, ADAPTIVE, ASK, Answer, CANCELLED, CLOSED, COMPLETED, CUSTOM, DISPATCH, EXPIRED, FAILED, FIXED, FLUSH,
-    IMMEDIATE, NEVER_NS, NO_ROOM, PolicyId, SHUT_DOWN, START_NS, WAIT,
+    ACCEPTED, ADAPTIVE, ASK, Answer, BATCH_DOWN, CANCELLED, CHEAPER, CLOSED, COMPLETED, CUSTOM, DISPATCH, EXPIRED, FAILED,
+    FIXED, FLUSH, Fitting, IMMEDIATE, NEVER_NS, NO_ROOM, PAD_UP, PolicyId, SHUT_DOWN, START_NS, WAIT,
 )
 from batchcore.audit cimport audit
-from batchcore.cost cimport Cost, SLOTS, cost_expect_ns, cost_known, cost_learn, cost_predict_ns
+from batchcore.cost cimport Cost, SLOTS, cost_known, cost_learn, cost_load_ns, cost_predict_ns
 from batchcore.custom cimport ask, hooks_of, tell
 from batchcore.histogram cimport CARRY, Histogram, MAX_BOUNDS, histogram_extend
 from batchcore.decision cimport Decision, machine_decide, machine_next_wakeup_ns
+from batchcore.keys cimport KeyLane, Keys, owner_of
+from batchcore.lane cimport Entry, lane_open
 from batchcore.machine cimport (
-    Config, Entry, Machine, PAST, Past, machine_cancel, machine_change, machine_close, machine_complete, machine_flush,
-    machine_reject, machine_submit, machine_tell,
+    Config, Machine, PAST, Past, machine_cancel, machine_clear, machine_close, machine_complete, machine_flush,
+    machine_reject, machine_rethink, machine_submit, machine_tell,
 )
 from batchcore.traffic cimport traffic_callers, traffic_closed, traffic_rate
 
@@ -35,6 +38,7 @@ MAX_QUEUE_SIZE = 2**31 - 1
 MAX_CAPACITY = 4096
 MAX_DURATION_NS = 10**16
 MAX_PRIORITY = 1_000_000
+MAX_WEIGHT = 2**31 - 1
 AGING_NS = 2_000_000_000
 
 cdef int32_t c_max_priority = MAX_PRIORITY
@@ -42,6 +46,7 @@ cdef int64_t MAX_INSTANT_NS = 2**62 - 1     # leaves room to add any duration
 
 cdef tuple STATUSES = ("new", "queued", "running", "completed", "failed", "expired", "cancelled", "shut_down")
 cdef dict POLICIES = {"adaptive": ADAPTIVE, "immediate": IMMEDIATE, "fixed": FIXED}
+cdef dict FITTINGS = {"min_cost": CHEAPER, "pad_up": PAD_UP, "batch_down": BATCH_DOWN}
 cdef object UNCHANGED = object()
 
 DEFAULT_SIZE_BOUNDS = tuple(2**k for k in range(21))
@@ -79,6 +84,16 @@ cdef int32_t priority_of(object value) except? -1:
     return integer("priority", value, -MAX_PRIORITY, MAX_PRIORITY)
 
 
+cdef int32_t weight_of(object value, const Config *config) except -1:
+    """A weight that a batch bears."""
+    cdef int64_t weight = integer("weight", value, 1, MAX_WEIGHT)
+    if weight > config.max_batch_weight and not config.overweight:
+        raise ValueError(
+            f"weight is {weight}, and max_batch_weight is {config.max_batch_weight}; raise it, make the item smaller, "
+            "or run such items alone with on_overweight='alone'")
+    return <int32_t>weight
+
+
 cdef int64_t instant(str name, object value) except? -1:
     return integer(name, value, -MAX_INSTANT_NS, MAX_INSTANT_NS)
 
@@ -105,23 +120,6 @@ cdef object snapshot(const Histogram *histogram):
         counts=tuple([histogram.counts[i] for i in range(histogram.size + 1)]),
         sum=histogram.carried * <object>CARRY + histogram.sum,
     )
-
-
-cdef tuple requests_of(Entry *chain):
-    """The owners of a chain of entries, in its order."""
-    cdef list requests = []
-    while chain != NULL:
-        requests.append(<object>chain.owner)
-        chain = chain.later
-    return tuple(requests)
-
-
-cdef tuple let_go(Entry *chain):
-    """The same; the queue's references to them pass to the tuple."""
-    cdef tuple requests = requests_of(chain)
-    for request in requests:
-        Py_DECREF(request)
-    return requests
 
 
 cdef class Request:
@@ -153,6 +151,11 @@ cdef class Request:
     def priority(self):
         """Lower is sooner."""
         return self.entry.priority
+
+    @property
+    def weight(self):
+        """What it counts for in `max_batch_weight`."""
+        return self.entry.weight
 
 
 cdef class Running:
@@ -186,7 +189,20 @@ cdef class Engine:
         Head start of a priority level, how long better requests can pass worse ones, 0 to
         MAX_DURATION_NS / MAX_PRIORITY.
     cost_model : sequence of (int, int), optional
-        Service times known beforehand: pairs of batch size and ns, each of them taken as three batches seen.
+        Service times known beforehand: pairs of batch size, or weight, and ns, each of them taken as three batches.
+    max_batch_weight : int, optional
+        Most that a batch may weigh, 1 to MAX_WEIGHT; service times are then learned by weight.
+    overweight : bool, default False
+        Whether a request that is heavier is taken, alone in its batch.
+    padded : bool, default False
+        Whether a batch weighs as much as if all its requests were as heavy as the heaviest; those of like weight go
+        together when more are queued than fit.
+    allowed_batch_sizes : sequence of int, optional
+        The only sizes that the model is given, 1 to MAX_BATCH_SIZE, ascending; `max_batch_size` is at most the last.
+    batch_padding_policy : {"min_cost", "pad_up", "batch_down"}, default "min_cost"
+        What to do with a batch of another size: add filler, leave some queued, or what costs less a request.
+    shares : mapping or callable, optional
+        How much of the workers' time each key gets, in relation to the others.  Default: the soonest request first.
     batch_size_bounds, delay_bounds_ns : tuple of int, optional
         Upper bounds of the histograms in `stats`, strictly increasing, 1 to 32 of them.
 
@@ -221,18 +237,35 @@ cdef class Engine:
         self.machine.progress_at_ns = NEVER_NS
         self.machine.dispatched_at_ns = START_NS
         self.machine.probe_at_ns = START_NS
-        self.machine.waits_since_ns = NEVER_NS
+        lane_open(&self.machine.main, NULL, NULL)
         self.expired = ()
         self.in_flight = {}
 
     def __init__(
         self, *, policy="immediate", max_batch_size=32, max_wait_ns=None, max_latency_ns=None, max_queue_size=65536,
         capacity=1, aging_ns=AGING_NS, cost_model=None, batch_size_bounds=None, delay_bounds_ns=None,
+        max_batch_weight=None, bint overweight=False, bint padded=False, allowed_batch_sizes=None,
+        batch_padding_policy="min_cost", shares=None,
     ):
         cdef Config config = self.machine.config
         config.aging_ns = integer("aging_ns", aging_ns, 0, MAX_DURATION_NS // MAX_PRIORITY)
         config.capacity = integer("capacity", capacity, 0, MAX_CAPACITY)
         configure(&config, policy, max_batch_size, max_wait_ns, max_latency_ns, max_queue_size)
+        config.max_batch_weight = NEVER_NS
+        if max_batch_weight is not None:
+            config.max_batch_weight = integer("max_batch_weight", max_batch_weight, 1, MAX_WEIGHT)
+        config.weighed = padded or max_batch_weight is not None
+        config.overweight = overweight
+        config.padded = padded
+        if batch_padding_policy not in FITTINGS:
+            raise ValueError(f"batch_padding_policy is {batch_padding_policy!r}; it must be one of {tuple(FITTINGS)}")
+        config.fitting = <Fitting><int>FITTINGS[batch_padding_policy]
+        self.keys = Keys(shares)
+        self.share = self.keys.share_of(None)
+        if self.share is not None:
+            self.machine.main.account = &self.share.account
+        if allowed_batch_sizes is not None:
+            self.allow(allowed_batch_sizes, config.max_batch_size)
         delays = delay_bounds_ns or DEFAULT_DELAY_BOUNDS_NS
         set_bounds(&self.machine.batch_size, "batch_size_bounds", batch_size_bounds or DEFAULT_SIZE_BOUNDS)
         set_bounds(&self.machine.queue_delay, "delay_bounds_ns", delays)
@@ -251,15 +284,43 @@ cdef class Engine:
                 cost_learn(&self.machine.cost, size, service_ns)
 
     def __dealloc__(self):
-        cdef Entry *entry = self.machine.oldest
+        cdef Entry *entry = machine_clear(&self.machine, self.machine.now_ns, SHUT_DOWN)
         cdef Entry *later
         while entry != NULL:
             later = entry.later
-            entry.status = SHUT_DOWN
+            if entry.lane.owner != NULL:
+                Py_DECREF(<object>entry.lane.owner)
             Py_DECREF(<object>entry.owner)
             entry = later
 
-    def submit(self, now_ns, *, priority=0, deadline_ns=None):
+    cdef int allow(self, object sizes, int64_t max_batch_size) except -1:
+        """Take note of the sizes that the model accepts."""
+        cdef int32_t[::1] memory
+        checked = [integer(f"allowed_batch_sizes[{i}]", size, 1, MAX_BATCH_SIZE) for i, size in enumerate(sizes)]
+        largest = max(checked, default=0)
+        if not checked or any([a >= b for a, b in zip(checked, checked[1:])]):
+            raise ValueError(f"allowed_batch_sizes must be some sizes in ascending order, not {checked}")
+        if largest < max_batch_size:
+            raise ValueError(
+                f"max_batch_size is {max_batch_size}, and the largest of allowed_batch_sizes is {largest}; allow "
+                "it too, or lower max_batch_size")
+        self.sizes = array.array("i", checked)
+        memory = self.sizes
+        self.machine.cost.sizes = &memory[0]
+        self.machine.cost.size_count = len(checked)
+        return 0
+
+    cdef tuple let_go(self, Entry *chain):
+        """The requests of a chain; the queue's references to them pass to the tuple."""
+        cdef list requests = []
+        while chain != NULL:
+            requests.append(<object>chain.owner)
+            Py_DECREF(<object>chain.owner)
+            self.keys.release(chain)
+            chain = chain.later
+        return tuple(requests)
+
+    def submit(self, now_ns, *, priority=0, deadline_ns=None, key=None, weight=1):
         """Queue a new request.
 
         Parameters
@@ -270,6 +331,10 @@ cdef class Engine:
             Lower is sooner; -MAX_PRIORITY to MAX_PRIORITY.
         deadline_ns : int, optional
             Instant after which an answer is worthless.  Not after `now_ns`: the request comes back expired.
+        key : hashable, optional
+            Only requests of equal keys share a batch.
+        weight : int, default 1
+            What it counts for in `max_batch_weight`, 1 to MAX_WEIGHT.
 
         Returns
         -------
@@ -288,7 +353,10 @@ cdef class Engine:
         cdef int64_t deadline = NEVER_NS if deadline_ns is None else instant("deadline_ns", deadline_ns)
         cdef int32_t rank = priority_of(priority)
         cdef Request request = Request.__new__(Request)
-        cdef Answer answer = machine_submit(&self.machine, now, &request.entry, deadline, rank)
+        cdef int32_t heft = weight_of(weight, &self.machine.config)
+        cdef KeyLane lane = self.keys.find(key, None)
+        cdef Answer answer = machine_submit(
+            &self.machine, now, &self.machine.main if lane is None else &lane.lane, &request.entry, deadline, rank, heft)
         if answer == CLOSED:
             raise SchedulerClosed("the engine is closed")
         if answer == NO_ROOM:
@@ -297,6 +365,8 @@ cdef class Engine:
         if answer == ACCEPTED:
             request.machine = &self.machine
             Py_INCREF(request)
+            if lane is not None:
+                self.keys.hold(lane)
         return request
 
     def cancel(self, now_ns, Request request not None):
@@ -312,6 +382,7 @@ cdef class Engine:
             request.machine == &self.machine and machine_cancel(&self.machine, now, &request.entry))
         if cancelled:
             Py_DECREF(request)
+            self.keys.release(&request.entry)
         return cancelled
 
     def decide(self, now_ns):
@@ -331,21 +402,24 @@ cdef class Engine:
         cdef Running running = Running.__new__(Running)
         cdef int64_t now = instant("now_ns", now_ns)
         cdef tuple expired
+        cdef object keep    # the lane that is asked about
         memset(&decision, 0, sizeof(Decision))
         while True:
             machine_decide(&self.machine, now, &decision, &running.flight)
-            self.expired += let_go(decision.expired)
+            keep = owner_of(decision.lane)
+            self.expired += self.let_go(decision.expired)
             if decision.kind != ASK:
                 break
             decision.expired = NULL
             ask(self.decider, &self.machine, NULL, now, &decision)
-            self.expired += let_go(decision.expired)
+            self.expired += self.let_go(decision.expired)
         expired, self.expired = self.expired, ()
         if decision.kind == DISPATCH:
-            running.batch = let_go(decision.batch)
+            running.batch = self.let_go(decision.batch)
             self.in_flight[decision.batch_id] = running
             reason = records.REASONS[<int>decision.reason]
-            return records.Decision("dispatch", decision.at_ns, reason, None, decision.batch_id, running.batch, expired)
+            return records.Decision("dispatch", decision.at_ns, reason, None, decision.batch_id, running.batch, expired,
+                None if keep is None else (<KeyLane>keep).key, decision.model_size)
         if decision.kind == WAIT:
             return records.Decision("wait", decision.at_ns, None, decision.wake_at_ns, None, (), expired)
         return records.Decision("idle", decision.at_ns, None, None, None, (), expired)
@@ -391,7 +465,7 @@ cdef class Engine:
         cdef int64_t now = instant("now_ns", now_ns)
         self.machine.config.capacity = integer("capacity", capacity, 0, MAX_CAPACITY)
         machine_tell(&self.machine, now)
-        machine_change(&self.machine)
+        machine_rethink(&self.machine)
 
     def reconfigure(
         self, now_ns, *, policy=UNCHANGED, max_batch_size=UNCHANGED, max_wait_ns=UNCHANGED, max_latency_ns=UNCHANGED,
@@ -416,7 +490,7 @@ cdef class Engine:
         machine_tell(&self.machine, now)
         self.decider, self.hook = decider, hook
         self.machine.config = config
-        machine_change(&self.machine)
+        machine_rethink(&self.machine)
         histogram_extend(&self.machine.batch_size, config.max_batch_size)
 
     def flush(self, now_ns):
@@ -495,7 +569,7 @@ cdef class Engine:
         cdef int64_t now = max(instant("now_ns", now_ns), copy.now_ns)
         sizes = [<int64_t>(cost.slots[i].n + 0.5) for i in range(SLOTS) if cost.slots[i].seen > 0]
         return records.Learned(
-            sizes=tuple([(size, <int64_t>(cost_expect_ns(cost, size) + 0.5)) for size in sizes]),
+            sizes=tuple([(size, <int64_t>(cost_load_ns(cost, size) + 0.5)) for size in sizes]),
             per_item_ns=cost.slope, per_batch_ns=cost.intercept, deviation=cost.deviation,
             arrivals_per_second=traffic_rate(&copy.traffic, now) * 1e9, closed=traffic_closed(&copy.traffic),
             callers=traffic_callers(&copy.traffic))

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from batchcore.engine import Request
 
 __all__ = [
@@ -101,6 +103,10 @@ class Decision:
         The requests to run together, soonest due first; empty unless ``kind == "dispatch"``.
     expired : tuple of Request
         Requests that are too late: their deadline has passed, or no answer could come before it; with any `kind`.
+    key : object
+        Of the requests of `batch`.
+    model_size : int
+        The size that the model is given: that of `batch`, or the next one it accepts; 0 unless ``kind == "dispatch"``.
     """
 
     kind: Literal["dispatch", "wait", "idle"]
@@ -110,6 +116,8 @@ class Decision:
     batch_id: int | None
     batch: tuple[Request, ...]
     expired: tuple[Request, ...]
+    key: Hashable = None
+    model_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ cdef class ThreadDispatcher(Dispatcher):
                 self.parked.append(worker)
                 worker = self.parked.pop(0)
         else:
-            limit = self.engine.machine.config.capacity + (queue_peek(&self.engine.machine.expiry) != NULL)
+            limit = self.engine.machine.config.capacity + (queue_peek(&self.engine.machine.late) != NULL)
             start = len(self.threads) < limit
             self.coming = start
         unlock(&self.lock)

@@ -238,6 +238,7 @@ class Reference:
     def _view(self) -> SimpleNamespace:
         arrivals = [request.arrival_ns for request in self.queue]
         return SimpleNamespace(
+            key=None,
             now_ns=self.now,
             queued=len(self.queue),
             running=self.running,
@@ -292,7 +293,9 @@ class Reference:
         self.lost, self.kept = self.lost * 0.9, self.kept * 0.9 + len(batch)
         number = len(self.sizes)
         self.ends_at[number] = self.now + (self.cost.predict(len(batch)) or 0)
-        decision = Decision("dispatch", self.now, leaves.reason, None, number, self._tuple(batch), self._tuple(expired))
+        decision = Decision(
+            "dispatch", self.now, leaves.reason, None, number, self._tuple(batch), self._tuple(expired), None, len(batch)
+        )
         self.flying.append(decision)
         return decision
 

@@ -1,0 +1,30 @@
+"""See `keys.pyx`."""
+
+from batchcore.lane cimport Account, Entry, Lane
+
+
+cdef class Share:
+    cdef object __weakref__
+    cdef Account account
+
+
+cdef class KeyLane:
+    cdef Lane lane
+    cdef readonly object key        # what the user calls it
+    cdef readonly object layout     # what its items have in common, or None
+    cdef object id                  # under which it is found
+    cdef Share share                # or None
+    cdef object stage               # where its form keeps rows that were copied at submit, or None
+
+
+cdef class Keys:
+    cdef dict lanes                 # id -> KeyLane, of those with something queued
+    cdef object shares              # key -> share: a mapping, or a function; None: no shares
+    cdef object accounts            # weak: key -> Share
+    cdef Share share_of(self, object key)
+    cdef KeyLane find(self, object key, object layout)
+    cdef int hold(self, KeyLane lane) except -1
+    cdef int release(self, Entry *entry) except -1
+
+
+cdef object owner_of(const Lane *lane)
