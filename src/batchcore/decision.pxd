@@ -270,6 +270,8 @@ cdef inline Lane *machine_soonest(Machine *machine, Departure *departure) noexce
         departure[0] = machine_departure(machine, lane)
         if departure.until_ns <= machine.now_ns:
             return lane
+        if lane.plan.size == 0:     # the user's policy is asked again then
+            departure.until_ns = min(departure.until_ns, lane.plan.until_ns)
         machine_wait(machine, lane, departure.until_ns)
 
 

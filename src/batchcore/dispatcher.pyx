@@ -11,17 +11,15 @@ same section.  A submit signals if it changes something before that instant and 
 Lock rule: check arguments, lock, call the machine, unlock; only then raise, call back, or drop references.
 """
 
-from collections.abc import Mapping, Set
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport int32_t, int64_t
 
 import asyncio
 import collections
-import types
 from asyncio import _get_running_loop
 
-from batchcore.errors import BatchAborted, BatchSizeMismatch, InvalidBatchResult, QueueFull, SchedulerClosed
+from batchcore.errors import BatchAborted, QueueFull, SchedulerClosed
 from batchcore.records import REASONS
 
 cdef extern from "Python.h":
@@ -36,7 +34,8 @@ from batchcore._types cimport (
     NEVER_NS, NO_ROOM, SHUT_DOWN, Status, WAIT,
 )
 from batchcore.custom cimport ask, tell
-from batchcore.engine cimport Engine
+from batchcore.engine cimport Engine, weight_of
+from batchcore.form cimport Piece
 from batchcore.future cimport (
     BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, insist, new_future, report,
     take_parker,
@@ -50,6 +49,7 @@ from batchcore.machine cimport (
     Machine, machine_abandon, machine_cancel, machine_clear, machine_close, machine_complete, machine_flush,
     machine_reject, machine_submit,
 )
+from batchcore.results cimport results_of
 
 cdef tuple ABORTIONS = (asyncio.CancelledError, GeneratorExit)
 
@@ -65,38 +65,28 @@ cdef list futures_of(Engine engine, Entry *chain):
     return futures
 
 
-cdef list results_of(object results, Py_ssize_t n):
-    """Whatever `fn` returned as a list of `n`, or raise what is wrong with it."""
-    if type(results) is not list and type(results) is not tuple and (
-        isinstance(results, (str, bytes, bytearray, Mapping, Set))
-        or not (hasattr(results, "__len__") and hasattr(results, "__getitem__"))
-    ):
-        if isinstance(results, types.CoroutineType):
-            results.close()
-        hint = "; is it an async function behind a sync one?" if hasattr(results, "__await__") else ""
-        raise InvalidBatchResult(
-            f"fn must return a sequence with one result an item, such as a list, not {type(results).__name__}{hint}")
-    cdef list values
-    try:
-        values = list(results)
-    except TypeError as error:
-        raise InvalidBatchResult(f"fn returned {type(results).__name__}, which cannot be read: {error}") from error
-    if len(values) != n:
-        raise BatchSizeMismatch(f"fn was given {n} items and returned {len(values)} results")
-    return values
-
-
 cdef class Batch:
     """Requests that leave together.  Belongs to the driver that took it until it is finished or failed."""
 
     def __len__(self):
         return len(self.futures)
 
-    cpdef list take_items(self):
-        """The items, of which no reference stays here."""
-        items = self.items
+    @property
+    def key(self):
+        """What its requests were submitted with."""
+        return None if self.lane is None else self.lane.key
+
+    cpdef object run(self):
+        """Call `fn`; no reference to the items stays here."""
+        cdef list items = self.items
         self.items = None
-        return items
+        if self.form is not None:
+            return self.fn(*self.form.assemble(items, self.model_size))
+        if self.model_size > len(self.futures):
+            items += [items[len(items) - 1]] * (self.model_size - len(items))
+        if self.collate is not None:
+            return self.fn(self.collate(items))
+        return self.fn(items)
 
 
 cdef class Dispatcher(Owner):
@@ -168,26 +158,60 @@ cdef class Dispatcher(Owner):
             raise interruptions[0]
         return 0
 
-    cdef BaseFuture offer(self, object fn, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority):
-        """Queue an item; None if there is no room."""
+    cdef object key_of(self, object item, object key):
+        """The key of a request that was submitted with `key`."""
+        return self.key_fn(item) if key is None and self.key_fn is not None else key
+
+    cdef object prepare(self, object item, object weight, Terms *terms):
+        """The item as it is queued; writes its weight.  Runs the user's functions, before anything has changed."""
+        if weight is None and self.weight_fn is not None:
+            weight = self.weight_fn(item)
+        if self.form is not None:
+            item = self.form.prepare(item)
+            if weight is None and self.engine.machine.config.padded:
+                weight = max((<Piece>item).length, <int64_t>1)
+        terms.weight = 1
+        if weight is not None:
+            terms.weight = weight_of(weight, &self.engine.machine.config)
+        return item
+
+    cdef KeyLane find_lane(self, object item, object key):
+        """The lane that a prepared item belongs to; None for the main one."""
+        cdef object layout = None if self.form is None else (<Piece>item).layout
+        return None if key is None and layout is None else self.engine.keys.find(key, layout)
+
+    cdef int stage(self, object item, KeyLane lane) except -1:
+        if self.form is not None and self.form.staged:
+            lane.stage = self.form.stage(<Piece>item, lane.stage)
+        return 0
+
+    cdef BaseFuture offer(self, object fn, object item, object key, const Terms *terms):
+        """Queue a prepared item; None if there is no room."""
         cdef BaseFuture future = new_future(item, self)
+        cdef KeyLane lane = self.find_lane(item, key)
         cdef bint signal = False
         cdef Answer answer
+        self.stage(item, lane)
         lock(&self.lock)
         answer = machine_submit(
-            &self.engine.machine, now_ns, &self.engine.machine.main, &future.entry, deadline_ns, priority, 1)
+            &self.engine.machine, terms.now_ns, &self.engine.machine.main if lane is None else &lane.lane,
+            &future.entry, terms.deadline_ns, terms.priority, terms.weight)
         if answer == ACCEPTED:
             Py_INCREF(future)
+            if lane is not None:
+                Py_INCREF(lane)
             if self.fn is None:
                 self.fn = fn
             signal = self.due()
         if self.recorder is not None and (answer == ACCEPTED or answer == ENDED):
-            self.recorder.add(now_ns, deadline_ns, priority)
+            self.recorder.add(terms.now_ns, terms.deadline_ns, terms.priority)
         unlock(&self.lock)
         if answer == ACCEPTED:
             if signal:
                 self.call_server()
             return future
+        if lane is not None:
+            self.engine.keys.leave(lane)
         if answer == NO_ROOM:
             return None
         if answer == CLOSED:
@@ -198,44 +222,79 @@ cdef class Dispatcher(Owner):
     def closed_error(self):
         return SchedulerClosed(f"scheduler {self.name!r} is shut down and takes no more requests")
 
-    cdef BaseFuture submit(self, object fn, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority):
-        cdef BaseFuture future = self.offer(fn, item, deadline_ns, now_ns, priority)
+    cdef BaseFuture submit(self, object fn, object item, object key, object weight, Terms *terms):
+        cdef BaseFuture future
+        key = self.key_of(item, key)
+        item = self.prepare(item, weight, terms)
+        future = self.offer(fn, item, key, terms)
         if future is None:
             if self.block and _get_running_loop() is None:
-                return self.submit_blocking(fn, item, deadline_ns, priority)
+                return self.submit_blocking(fn, item, key, terms)
             if self.recorder is not None:
-                self.recorder.add(now_ns, deadline_ns, priority)
+                self.recorder.add(terms.now_ns, terms.deadline_ns, terms.priority)
             raise self.refuse(1)
         return future
 
-    cdef list submit_all(self, object fn, list items, int64_t deadline_ns, int64_t now_ns, int32_t priority):
+    cdef BaseFuture submit_waiting(self, object fn, object item, object key, object weight, Terms *terms):
+        """The same, but whatever the options say wait for room."""
+        cdef BaseFuture future
+        key = self.key_of(item, key)
+        item = self.prepare(item, weight, terms)
+        future = self.offer(fn, item, key, terms)
+        return self.submit_blocking(fn, item, key, terms) if future is None else future
+
+    cdef list submit_all(self, object fn, list items, object key, object weight, Terms *terms):
         """Queue all items in one go, or none."""
         cdef Machine *machine = &self.engine.machine
         cdef BaseFuture future
+        cdef KeyLane lane
+        cdef Lane *place
         cdef bint signal, fits
+        cdef Py_ssize_t i
+        cdef list lanes = None
+        cdef list futures = []
         if self.block and _get_running_loop() is None:
-            return [self.submit(fn, item, deadline_ns, now_ns, priority) for item in items]
-        cdef list futures = [new_future(item, self) for item in items]
+            return [self.submit(fn, item, key, weight, terms) for item in items]
+        if key is not None or self.key_fn is not None or self.form is not None:
+            lanes = []
+        for item in items:
+            of_item = self.key_of(item, key)
+            item = self.prepare(item, weight, terms)
+            future = new_future(item, self)
+            future.entry.weight = terms.weight
+            futures.append(future)
+            if lanes is not None:
+                lane = self.find_lane(item, of_item)
+                self.stage(item, lane)
+                lanes.append(lane)
         lock(&self.lock)
-        if machine.closed:
-            unlock(&self.lock)
-            raise self.closed_error()
-        fits = deadline_ns <= max(now_ns, machine.now_ns)   # too late already: no room needed
-        if not fits:
-            fits = len(futures) <= machine.config.max_queue_size - machine.queued
-        if fits:
-            for future in futures:
-                if machine_submit(machine, now_ns, &machine.main, &future.entry, deadline_ns, priority, 1) == ACCEPTED:
-                    Py_INCREF(future)
-                    if self.fn is None:
-                        self.fn = fn
-        if self.recorder is not None:
+        fits = not machine.closed and (
+            terms.deadline_ns <= max(terms.now_ns, machine.now_ns)      # too late already: no room needed
+            or len(futures) <= machine.config.max_queue_size - machine.queued)
+        for i in range(len(futures) if fits else 0):
+            future = <BaseFuture>futures[i]
+            place = &machine.main
+            if lanes is not None and lanes[i] is not None:
+                place = &(<KeyLane>lanes[i]).lane
+            if machine_submit(
+                    machine, terms.now_ns, place, &future.entry, terms.deadline_ns, terms.priority,
+                    future.entry.weight) == ACCEPTED:
+                Py_INCREF(future)
+                if place.owner != NULL:
+                    Py_INCREF(<object>place.owner)
+                if self.fn is None:
+                    self.fn = fn
+        if self.recorder is not None and not machine.closed:
             for _ in range(len(futures)):
-                self.recorder.add(now_ns, deadline_ns, priority)
+                self.recorder.add(terms.now_ns, terms.deadline_ns, terms.priority)
         signal = fits and self.due()
         unlock(&self.lock)
+        if lanes is not None:
+            for lane in set(lanes):
+                if lane is not None:
+                    self.engine.keys.leave(lane)
         if not fits:
-            raise self.refuse(len(futures))
+            raise self.closed_error() if machine.closed else self.refuse(len(futures))
         for future in futures:
             if future.entry.status == EXPIRED and future.owner is not None:
                 end_future(future, EXPIRED, None, None)
@@ -254,8 +313,8 @@ cdef class Dispatcher(Owner):
         return QueueFull(
             f"queue is full: {self.engine.machine.queued} of {self.engine.machine.config.max_queue_size}; {remedy}")
 
-    cdef BaseFuture submit_blocking(self, object fn, object item, int64_t deadline_ns, int32_t priority):
-        """Sleep until there is room, or the deadline has come."""
+    cdef BaseFuture submit_blocking(self, object fn, object item, object key, Terms *terms):
+        """Sleep until there is room for a prepared item, or the deadline has come."""
         cdef Parker parker
         cdef BaseFuture future
         cdef int64_t left_ns
@@ -265,16 +324,23 @@ cdef class Dispatcher(Owner):
             self.room.append(parker)
             try:
                 # Having queued for room first, no room that comes from here on can be missed.
-                future = self.offer(fn, item, deadline_ns, self.now(), priority)
+                terms.now_ns = self.now()
+                future = self.offer(fn, item, key, terms)
                 if future is not None:
                     return future
-                if deadline_ns != NEVER_NS:
-                    left_ns = min(left_ns, max(deadline_ns - self.now(), <int64_t>0))
+                if terms.deadline_ns != NEVER_NS:
+                    left_ns = min(left_ns, max(terms.deadline_ns - self.now(), <int64_t>0))
                 if not parker.park(left_ns):
                     self.heartbeat()
             finally:
                 self.leave_room(parker)
                 self.after_blocking()
+
+    def padding(self):
+        """What fn was given in all, and how much of that came from items: array elements, or items in lists."""
+        if self.form is None:
+            return self.items_seen, self.rows_made
+        return self.form.item_elements, self.form.batch_elements
 
     def seconds_until(self, int64_t deadline_ns):
         """How long until an instant, seconds, never negative; None where there is none."""
@@ -367,7 +433,7 @@ cdef class Dispatcher(Owner):
                 return None
             unlock(&self.lock)
             if decision.kind == DISPATCH:
-                self.fill(batch, &decision, fn)
+                self.fill(batch, &decision, fn, <KeyLane>keep)
                 batch.server = server
             try:
                 if decision.expired != NULL:
@@ -413,12 +479,18 @@ cdef class Dispatcher(Owner):
             end_futures(futures_of(self.engine, decision.expired), EXPIRED, None, self.fan_out)
         return 0
 
-    cdef int fill(self, Batch batch, const Decision *decision, object fn) except -1:
+    cdef int fill(self, Batch batch, const Decision *decision, object fn, KeyLane lane) except -1:
         """Put into `batch` what the machine has let go of."""
         cdef BaseFuture future
         batch.id = decision.batch_id
         batch.reason = REASONS[<int>decision.reason]
         batch.fn = fn
+        batch.lane = lane
+        batch.form = self.form
+        batch.collate = self.collate
+        batch.model_size = decision.model_size
+        self.items_seen += decision.batch_size
+        self.rows_made += decision.model_size
         batch.futures = futures_of(self.engine, decision.batch)
         batch.items = [(<BaseFuture>future).take_item() for future in batch.futures]
         self.running.add(batch)
@@ -430,13 +502,15 @@ cdef class Dispatcher(Owner):
         return None if self.wake_at_ns == NEVER_NS else self.wake_at_ns / 1e9
 
     cpdef int finish(self, Batch batch, object results) except -1:
-        """End a batch with what `fn` returned: a sequence of results, with exception objects in the place of some."""
+        """End a batch with what `fn` returned: a sequence of results, with exception objects in the place of some.
+
+        Those of filler, at the end, go."""
         cdef list values
         cdef BaseFuture future
         cdef Py_ssize_t i, n = len(batch.futures)
         cdef Py_ssize_t failed = 0
         try:
-            values = results_of(results, n)
+            values = results_of(results, batch.model_size, batch.form is not None, self.copies)
         except BaseException as error:
             return self.fail(batch, error)
         for i in range(n):

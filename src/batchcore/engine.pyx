@@ -357,6 +357,8 @@ cdef class Engine:
         cdef KeyLane lane = self.keys.find(key, None)
         cdef Answer answer = machine_submit(
             &self.machine, now, &self.machine.main if lane is None else &lane.lane, &request.entry, deadline, rank, heft)
+        if lane is not None and answer != ACCEPTED:
+            self.keys.leave(lane)
         if answer == CLOSED:
             raise SchedulerClosed("the engine is closed")
         if answer == NO_ROOM:
@@ -366,7 +368,7 @@ cdef class Engine:
             request.machine = &self.machine
             Py_INCREF(request)
             if lane is not None:
-                self.keys.hold(lane)
+                Py_INCREF(lane)
         return request
 
     def cancel(self, now_ns, Request request not None):

@@ -23,7 +23,7 @@ cdef class Keys:
     cdef object accounts            # weak: key -> Share
     cdef Share share_of(self, object key)
     cdef KeyLane find(self, object key, object layout)
-    cdef int hold(self, KeyLane lane) except -1
+    cdef int leave(self, KeyLane lane) except -1
     cdef int release(self, Entry *entry) except -1
 
 

@@ -60,7 +60,7 @@ cdef class Keys:
         return share
 
     cdef KeyLane find(self, object key, object layout):
-        """The lane of a key and a layout; None for the main one.  What it returns is to be filled, or dropped, at once."""
+        """The lane of a key and a layout; None for the main one.  It is to be filled at once; if it is not, call `leave`."""
         cdef KeyLane lane
         cdef object id = key
         if layout is not None:
@@ -78,16 +78,16 @@ cdef class Keys:
             lane.id = id
             lane.share = self.share_of(key)
             lane_open(&lane.lane, <void *>lane, NULL if lane.share is None else &lane.share.account)
+            lane = self.lanes.setdefault(id, lane)
         return lane
 
-    cdef int hold(self, KeyLane lane) except -1:
-        """Note that a request was queued in a lane."""
-        Py_INCREF(lane)
-        if lane.lane.queued == 1:
-            try:
-                self.lanes.setdefault(lane.id, lane)
-            except BaseException as error:
-                report(error, lane.key)     # a key that cannot be found again has lanes of one request
+    cdef int leave(self, KeyLane lane) except -1:
+        """Forget a lane if nothing is queued in it."""
+        try:
+            if lane.lane.queued == 0 and self.lanes.get(lane.id) is lane:
+                del self.lanes[lane.id]
+        except BaseException as error:
+            report(error, lane.key)
         return 0
 
     cdef int release(self, Entry *entry) except -1:
@@ -97,11 +97,7 @@ cdef class Keys:
             return 0
         lane = <KeyLane>entry.lane.owner
         entry.lane = NULL
-        try:
-            if lane.lane.queued == 0 and self.lanes.get(lane.id) is lane:
-                del self.lanes[lane.id]
-        except BaseException as error:
-            report(error, lane.key)
+        self.leave(lane)
         Py_DECREF(lane)
         return 0
 

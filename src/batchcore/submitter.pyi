@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Final, Generic, TypeVar
 
 from batchcore.dispatcher import Dispatcher
@@ -15,11 +15,48 @@ class Submitter(Generic[_X, _Y]):
     @property
     def fn(self) -> Callable[[list[_X]], Any]: ...
     def _serve_with(self, dispatcher: Dispatcher, fn: Callable[[list[Any]], Any]) -> None: ...
-    def _try_submit(self, item: _X, deadline_ns: int, priority: int) -> Future[_Y] | None: ...
-    def submit(self, item: _X, *, timeout_ms: float | None = None, priority: int = 0) -> Future[_Y]: ...
+    def submit(
+        self,
+        item: _X,
+        *,
+        timeout_ms: float | None = None,
+        priority: int = 0,
+        key: Hashable = None,
+        weight: int | None = None,
+    ) -> Future[_Y]: ...
     def submit_many(
-        self, items: Iterable[_X], *, timeout_ms: float | None = None, priority: int = 0
+        self,
+        items: Iterable[_X],
+        *,
+        timeout_ms: float | None = None,
+        priority: int = 0,
+        key: Hashable = None,
+        weight: int | None = None,
     ) -> list[Future[_Y]]: ...
-    def _submit_waiting(self, item: _X, *, timeout_ms: float | None = None, priority: int = 0) -> Future[_Y]: ...
-    def _deadline_ns(self, timeout_ms: float | None) -> int: ...
-    def __call__(self, item: _X, *, timeout_ms: float | None = None, priority: int = 0) -> _Y: ...
+    def _submit_waiting(
+        self,
+        item: _X,
+        *,
+        timeout_ms: float | None = None,
+        priority: int = 0,
+        key: Hashable = None,
+        weight: int | None = None,
+    ) -> Future[_Y]: ...
+    def _attempt(
+        self,
+        item: _X,
+        *,
+        timeout_ms: float | None = None,
+        priority: int = 0,
+        key: Hashable = None,
+        weight: int | None = None,
+    ) -> tuple[Callable[[], Future[_Y] | None], int]: ...
+    def __call__(
+        self,
+        item: _X,
+        *,
+        timeout_ms: float | None = None,
+        priority: int = 0,
+        key: Hashable = None,
+        weight: int | None = None,
+    ) -> _Y: ...

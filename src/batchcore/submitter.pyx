@@ -1,13 +1,13 @@
 """What is called once a request: arguments checked, the clock read, then over to the dispatcher."""
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int64_t
 
 import math
 import numbers
 import types
 
 from batchcore._types cimport NEVER_NS
-from batchcore.dispatcher cimport Dispatcher
+from batchcore.dispatcher cimport Dispatcher, Terms
 from batchcore.engine cimport priority_of
 from batchcore.future cimport BaseFuture
 
@@ -41,19 +41,24 @@ cdef class Submitter:
         self.dispatcher = dispatcher
         self.fn = fn
 
-    def submit(self, item, *, timeout_ms=None, priority=0):
+    def submit(self, item, *, timeout_ms=None, priority=0, key=None, weight=None):
         """Queue one item and return its future at once.
 
         Parameters
         ----------
         item : object
-            Anything; handed to ``fn`` as it is.
+            Anything; handed to ``fn`` as it is, or as a part of an array if the scheduler was given `batch_as`.
         timeout_ms : float, optional
             Fail the request with `DeadlineExceeded`, and never run it, as soon as it is clear that it cannot be
             answered within this many milliseconds.  Not above zero: it fails at once.  Default: the scheduler's
             ``timeout_ms``.
         priority : int, default 0
             Lower is sooner; -1,000,000 to 1,000,000.  A level is worth two seconds: nobody starves.
+        key : hashable, optional
+            Only requests of equal keys share a batch.  Default: what the scheduler's `key_fn` says, else None.
+        weight : int, optional
+            What it counts for in `max_batch_weight`, 1 to 2,147,483,647.  Default: what the scheduler's `weight_fn`
+            says, else the length where items are padded, else 1.
 
         Returns
         -------
@@ -66,7 +71,8 @@ cdef class Submitter:
         SchedulerClosed
             After `shutdown`.
         TypeError, ValueError
-            If an argument is of the wrong type or out of range; nothing has changed.
+            If an argument is of the wrong type or out of range, the item cannot be in any batch, or it is heavier than
+            `max_batch_weight`; nothing has changed.  What `key_fn` and `weight_fn` raise comes out as well.
 
         Notes
         -----
@@ -80,11 +86,10 @@ cdef class Submitter:
         ...     scheduler.submit(1).result()
         2
         """
-        cdef int64_t now_ns = self.ready().now()
-        return self.ready().submit(
-            self.fn, item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority))
+        cdef Terms terms = self.terms(timeout_ms, priority)
+        return self.ready().submit(self.fn, item, key, weight, &terms)
 
-    def submit_many(self, items, *, timeout_ms=None, priority=0):
+    def submit_many(self, items, *, timeout_ms=None, priority=0, key=None, weight=None):
         """Queue several items in one go and return their futures, in order.
 
         All or nothing: if the queue lacks room for all of them, `QueueFull` is raised and none is queued.  With
@@ -93,7 +98,7 @@ cdef class Submitter:
         Parameters
         ----------
         items : iterable of object
-        timeout_ms, priority
+        timeout_ms, priority, key, weight
             As in `submit`, the same for all.
 
         Returns
@@ -116,32 +121,31 @@ cdef class Submitter:
         ...     [future.result() for future in scheduler.submit_many([1, 2, 3])]
         [2, 3, 4]
         """
-        cdef int32_t rank = priority_of(priority)
         cdef list values = list(items)
-        cdef int64_t now_ns = self.ready().now()
-        return self.ready().submit_all(self.fn, values, self.deadline_from(now_ns, timeout_ms), now_ns, rank)
+        cdef Terms terms = self.terms(timeout_ms, priority)
+        return self.ready().submit_all(self.fn, values, key, weight, &terms)
 
-    def _submit_waiting(self, item, *, timeout_ms=None, priority=0):
+    def _submit_waiting(self, item, *, timeout_ms=None, priority=0, key=None, weight=None):
         """Queue one item like `submit`, but wait for room whatever ``on_full`` says.  For threads without a loop."""
-        cdef int64_t now_ns = self.ready().now()
-        cdef int64_t deadline_ns = self.deadline_from(now_ns, timeout_ms)
-        cdef int32_t rank = priority_of(priority)
-        cdef BaseFuture future = self.ready().offer(self.fn, item, deadline_ns, now_ns, rank)
-        return self.ready().submit_blocking(self.fn, item, deadline_ns, rank) if future is None else future
+        cdef Terms terms = self.terms(timeout_ms, priority)
+        return self.ready().submit_waiting(self.fn, item, key, weight, &terms)
 
-    def _try_submit(self, item, int64_t deadline_ns, priority):
-        """Queue an item and return its future, or None if there is no room."""
-        return self.ready().offer(self.fn, item, deadline_ns, self.ready().now(), priority_of(priority))
+    def _attempt(self, item, *, timeout_ms=None, priority=0, key=None, weight=None):
+        """Return a function that queues the item, and returns its future or None if there is no room; and its deadline.
 
-    def _deadline_ns(self, timeout_ms):
-        """The deadline of a request submitted now."""
-        return self.deadline_from(self.ready().now(), timeout_ms)
+        Arguments are checked, and the deadline counts, from now on.
+        """
+        cdef Attempt attempt = Attempt.__new__(Attempt)
+        attempt.terms = self.terms(timeout_ms, priority)
+        attempt.submitter = self
+        attempt.key = self.ready().key_of(item, key)
+        attempt.item = self.ready().prepare(item, weight, &attempt.terms)
+        return attempt, attempt.terms.deadline_ns
 
-    def __call__(self, item, *, timeout_ms=None, priority=0):
+    def __call__(self, item, *, timeout_ms=None, priority=0, key=None, weight=None):
         """Submit one item and wait for its result; parameters and errors as in `submit` and `Future.result`."""
-        cdef int64_t now_ns = self.ready().now()
-        cdef BaseFuture future = self.ready().submit(
-            self.fn, item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority))
+        cdef Terms terms = self.terms(timeout_ms, priority)
+        cdef BaseFuture future = self.ready().submit(self.fn, item, key, weight, &terms)
         try:
             return future.result()
         except BaseException:
@@ -153,7 +157,25 @@ cdef class Submitter:
             raise RuntimeError("Scheduler.__init__ was not called")
         return self.dispatcher
 
-    cdef int64_t deadline_from(self, int64_t now_ns, object timeout_ms) except? -1:
+    cdef Terms terms(self, object timeout_ms, object priority) except *:
+        cdef Dispatcher dispatcher = self.ready()
+        cdef int64_t now_ns = dispatcher.now()
+        cdef int64_t deadline_ns = NEVER_NS
         if timeout_ms is not None:
-            return now_ns + timeout_ns_of(timeout_ms)
-        return NEVER_NS if self.ready().timeout_ns == NEVER_NS else now_ns + self.ready().timeout_ns
+            deadline_ns = now_ns + timeout_ns_of(timeout_ms)
+        elif dispatcher.timeout_ns != NEVER_NS:
+            deadline_ns = now_ns + dispatcher.timeout_ns
+        return Terms(now_ns=now_ns, deadline_ns=deadline_ns, priority=priority_of(priority), weight=1)
+
+
+cdef class Attempt:
+    """A request that waits for room in the queue."""
+    cdef Submitter submitter
+    cdef object item
+    cdef object key
+    cdef Terms terms
+
+    def __call__(self):
+        cdef Dispatcher dispatcher = self.submitter.ready()
+        self.terms.now_ns = dispatcher.now()
+        return dispatcher.offer(self.submitter.fn, self.item, self.key, &self.terms)

@@ -9,7 +9,7 @@ import inspect
 import time
 import warnings
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -187,14 +187,22 @@ class Scheduler(Submitter[X, Y]):
         """Whether `shutdown` was called."""
         return self.dispatcher.closed
 
-    def map(self, items: Iterable[X], *, timeout_ms: float | None = None, priority: int = 0) -> Iterator[Y]:
+    def map(
+        self,
+        items: Iterable[X],
+        *,
+        timeout_ms: float | None = None,
+        priority: int = 0,
+        key: Hashable = None,
+        weight: int | None = None,
+    ) -> Iterator[Y]:
         """Yield the results of `items` in their order, submitting ahead but never more than the queue holds.
 
         Parameters
         ----------
         items : iterable
             Read lazily, as results are taken; may be endless.
-        timeout_ms, priority
+        timeout_ms, priority, key, weight
             As in `submit`, for each item.
 
         Yields
@@ -213,26 +221,20 @@ class Scheduler(Submitter[X, Y]):
         """
         stats = self.stats()
         ahead = min(stats.max_queue_size, 2 * stats.max_batch_size * (stats.capacity + 1))
-        return self._map(items, ahead, timeout_ms, priority)
+        submit = functools.partial(
+            self._submit_waiting, timeout_ms=timeout_ms, priority=priority, key=key, weight=weight
+        )
+        return _map(submit, items, ahead)
 
-    def _map(self, items: Iterable[X], ahead: int, timeout_ms: float | None, priority: int) -> Iterator[Y]:
-        outstanding: deque[Future[Y]] = deque()
-        try:
-            for item in items:
-                if len(outstanding) >= ahead:
-                    result = outstanding[0].result()
-                    outstanding.popleft()
-                    yield result
-                outstanding.append(self._submit_waiting(item, timeout_ms=timeout_ms, priority=priority))
-            while outstanding:
-                result = outstanding[0].result()
-                outstanding.popleft()
-                yield result
-        finally:
-            for future in outstanding:
-                future.cancel()
-
-    async def submit_wait(self, item: X, *, timeout_ms: float | None = None, priority: int = 0) -> Future[Y]:
+    async def submit_wait(
+        self,
+        item: X,
+        *,
+        timeout_ms: float | None = None,
+        priority: int = 0,
+        key: Hashable = None,
+        weight: int | None = None,
+    ) -> Future[Y]:
         """Queue one item and return its future, waiting for room without blocking the event loop.
 
         Parameters, result and errors as in `submit`, but for `QueueFull`: it waits until there is room, or until
@@ -250,15 +252,15 @@ class Scheduler(Submitter[X, Y]):
         """
         dispatcher = self.dispatcher
         loop = asyncio.get_running_loop()
-        deadline_ns = self._deadline_ns(timeout_ms)
-        future: Future[Y] | None = self._try_submit(item, deadline_ns, priority)
+        attempt, deadline_ns = self._attempt(item, timeout_ms=timeout_ms, priority=priority, key=key, weight=weight)
+        future = attempt()
         while future is None:
             turn: asyncio.Future[None] = loop.create_future()
             waiter = functools.partial(_give_turn, loop, turn)
             dispatcher.enter_room(waiter)
             try:
                 # Having queued for room first, no room that comes from here on can be missed.
-                future = self._try_submit(item, deadline_ns, priority)
+                future = attempt()
                 if future is None:
                     await asyncio.wait([turn], timeout=dispatcher.seconds_until(deadline_ns))
             finally:
@@ -493,6 +495,24 @@ class Scheduler(Submitter[X, Y]):
         stats = self.stats()
         state = "shut down" if self.closed else f"{stats.queued} queued, {stats.running} running"
         return f"<Scheduler {self.name!r}: {state}>"
+
+
+def _map(submit: Callable[[X], Future[Y]], items: Iterable[X], ahead: int) -> Iterator[Y]:
+    outstanding: deque[Future[Y]] = deque()
+    try:
+        for item in items:
+            if len(outstanding) >= ahead:
+                result = outstanding[0].result()
+                outstanding.popleft()
+                yield result
+            outstanding.append(submit(item))
+        while outstanding:
+            result = outstanding[0].result()
+            outstanding.popleft()
+            yield result
+    finally:
+        for future in outstanding:
+            future.cancel()
 
 
 def _give_turn(loop: asyncio.AbstractEventLoop, turn: asyncio.Future[None], _: object = None) -> bool:

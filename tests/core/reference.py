@@ -207,7 +207,8 @@ class Reference:
             return self.now
         instants = [request.until - self._hopeless() for request in self.queue if request.until < NEVER]
         if self.ready:
-            instants.append(departure(self, self._plan()).until)
+            plan = self._plan()
+            instants += [departure(self, plan).until, plan.until if plan.size == 0 else NEVER]
         wake = min(instants, default=NEVER)
         return None if wake == NEVER else max(self.now, wake)
 

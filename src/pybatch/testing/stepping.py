@@ -6,16 +6,18 @@ batches first, then decisions until there is none left to make, as in the simula
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from batchcore import dispatcher as _core
+from batchcore.current import serving
 from batchcore.engine import Engine
 from batchcore.errors import WouldDeadlock
 from batchcore.future import BaseFuture
@@ -42,15 +44,18 @@ class Batch(Generic[X]):
     at_ms : float
         When it left, milliseconds on the clock.
     items : tuple
-        What ``fn`` was given, in that order.
+        What ``fn`` was given, in that order, filler left out.
     reason : str
         Why it left: one of `batchcore.records.Reason`.
+    key : hashable or None
+        What they were submitted with.
     """
 
     id: int
     at_ms: float
     items: tuple[X, ...]
     reason: Reason
+    key: Hashable = None
 
 
 class ManualClock:
@@ -241,6 +246,7 @@ class _SteppingDispatcher(_core.Dispatcher):
         self._service_ms = service_ms
         self._is_async = is_async
         self._thread = threading.get_ident()
+        self.batch: _core.Batch | None = None  # that fn is given now
         self._asked = False  # somebody has to decide, now
         self._ends: list[tuple[int, int, Any]] = []  # heap of batches that run: when they end, id, what to call then
 
@@ -272,22 +278,28 @@ class _SteppingDispatcher(_core.Dispatcher):
         self.let_go()
 
     def _run(self, batch: _core.Batch) -> None:
-        items = batch.take_items()
-        self.batches.append(Batch(batch.id, self.virtual_ns / 1e6, tuple(items), batch.reason))
+        self.batches.append(
+            Batch(batch.id, self.virtual_ns / 1e6, tuple(batch.items), batch.reason, batch.key)
+        )
         service_ms = self._service_ms
         end_ns = self.virtual_ns
         end: Callable[[], object]
         try:
-            end_ns += _given("service_ms", service_ms(len(items)) if callable(service_ms) else service_ms)
-            results = batch.fn(items)
+            end_ns += _given("service_ms", service_ms(batch.model_size) if callable(service_ms) else service_ms)
+            self.batch = batch
+            context = contextvars.copy_context()
+            context.run(serving.set, self)
+            results = context.run(batch.run)
             if self._is_async:
-                results = _without_waiting(results)
+                results = context.run(_without_waiting, results)
             end = functools.partial(self.finish, batch, results)
         except BaseException as error:
             end = functools.partial(self.fail, batch, error)
             if not isinstance(error, Exception):
                 end()
                 raise
+        finally:
+            self.batch = None
         heappush(self._ends, (end_ns, batch.id, end))
 
     def before_blocking(self, future: BaseFuture | None) -> int:
