@@ -9,7 +9,20 @@ import os
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ["audit", "custom", "keys", "engine", "form", "future", "results", "dispatcher", "submitter", "workers", "recorder", "simulator"]
+MODULES = [
+    "audit",
+    "custom",
+    "keys",
+    "engine",
+    "form",
+    "future",
+    "results",
+    "dispatcher",
+    "submitter",
+    "workers",
+    "recorder",
+    "simulator",
+]
 
 # -ffp-contract=off: a fused multiply-add would make arm64 learn other costs, and so decide otherwise, than x86_64.
 COMPILE = {

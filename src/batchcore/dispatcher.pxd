@@ -42,11 +42,12 @@ cdef class Dispatcher(Owner):
     cdef public str name                # for messages
     cdef int64_t timeout_ns      # of a request that names none; NEVER_NS: none
     cdef public bint block              # on_full="block"
-    cdef public Form form               # how items become arrays; None: fn is given a list, or what `collate` makes
-    cdef public object collate          # takes the list of items, returns what fn is given; None: the list
-    cdef public object key_fn           # item -> key; None: only submit tells
-    cdef public object weight_fn        # item -> weight; None: 1, or the length that is padded
-    cdef public bint copies             # results that are arrays are copied
+    cdef bint sorts                     # one of those below is there
+    cdef readonly Form form               # how items become arrays; None: fn is given a list, or what `collate` makes
+    cdef object collate                  # takes the list of items, returns what fn is given; None: the list
+    cdef object key_fn                  # item -> key; None: only submit tells
+    cdef object weight_fn               # item -> weight; None: 1, or the length that is padded
+    cdef bint copies                    # results that are arrays are copied
     cdef int64_t items_seen             # in batches
     cdef int64_t rows_made              # for them, filler included
     cdef readonly int64_t wake_at_ns    # what the last `take` that found no batch said; NEVER_NS: an event must come

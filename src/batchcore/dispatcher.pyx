@@ -13,7 +13,7 @@ Lock rule: check arguments, lock, call the machine, unlock; only then raise, cal
 
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int64_t
 
 import asyncio
 import collections
@@ -60,7 +60,8 @@ cdef list futures_of(Engine engine, Entry *chain):
     while chain != NULL:
         futures.append(<object>chain.owner)
         Py_DECREF(<object>chain.owner)
-        engine.keys.release(chain)
+        if chain.lane.owner != NULL:
+            engine.keys.release(chain)
         chain = chain.later
     return futures
 
@@ -188,10 +189,12 @@ cdef class Dispatcher(Owner):
     cdef BaseFuture offer(self, object fn, object item, object key, const Terms *terms):
         """Queue a prepared item; None if there is no room."""
         cdef BaseFuture future = new_future(item, self)
-        cdef KeyLane lane = self.find_lane(item, key)
+        cdef KeyLane lane = None
         cdef bint signal = False
         cdef Answer answer
-        self.stage(item, lane)
+        if key is not None or self.form is not None:
+            lane = self.find_lane(item, key)
+            self.stage(item, lane)
         lock(&self.lock)
         answer = machine_submit(
             &self.engine.machine, terms.now_ns, &self.engine.machine.main if lane is None else &lane.lane,
@@ -224,8 +227,9 @@ cdef class Dispatcher(Owner):
 
     cdef BaseFuture submit(self, object fn, object item, object key, object weight, Terms *terms):
         cdef BaseFuture future
-        key = self.key_of(item, key)
-        item = self.prepare(item, weight, terms)
+        if self.sorts or weight is not None:
+            key = self.key_of(item, key)
+            item = self.prepare(item, weight, terms)
         future = self.offer(fn, item, key, terms)
         if future is None:
             if self.block and _get_running_loop() is None:
@@ -336,6 +340,15 @@ cdef class Dispatcher(Owner):
                 self.leave_room(parker)
                 self.after_blocking()
 
+    def sort_by(self, *, key_fn, weight_fn, form, collate, copies):
+        """Say what is done with items on their way, and with results; called once, before any comes."""
+        self.key_fn = key_fn
+        self.weight_fn = weight_fn
+        self.form = form
+        self.collate = collate
+        self.copies = copies
+        self.sorts = key_fn is not None or weight_fn is not None or form is not None
+
     def padding(self):
         """What fn was given in all, and how much of that came from items: array elements, or items in lists."""
         if self.form is None:
@@ -383,7 +396,8 @@ cdef class Dispatcher(Owner):
         unlock(&self.lock)
         if cancelled:
             Py_DECREF(future)
-            self.engine.keys.release(&future.entry)
+            if future.entry.lane.owner != NULL:
+                self.engine.keys.release(&future.entry)
             end_future(future, CANCELLED, None, self.fan_out)
             self.fan_out.wake()
             if self.room:
@@ -468,7 +482,8 @@ cdef class Dispatcher(Owner):
             ask(self.engine.decider, machine, &self.lock, self.now(), decision)
         except BaseException as error:
             lock(&self.lock)
-            machine_answer(machine, decision.lane, machine.changes, machine.batches, machine.now_ns, machine.config.max_batch_size)
+            machine_answer(
+                machine, decision.lane, machine.changes, machine.batches, machine.now_ns, machine.config.max_batch_size)
             unlock(&self.lock)
             if not isinstance(error, Exception):    # a Ctrl-C on the way
                 raise

@@ -17,8 +17,8 @@ from batchcore import records
 from batchcore.errors import QueueFull, SchedulerClosed
 
 from batchcore._types cimport (
-    ACCEPTED, ADAPTIVE, ASK, Answer, BATCH_DOWN, CANCELLED, CHEAPER, CLOSED, COMPLETED, CUSTOM, DISPATCH, EXPIRED, FAILED,
-    FIXED, FLUSH, Fitting, IMMEDIATE, NEVER_NS, NO_ROOM, PAD_UP, PolicyId, SHUT_DOWN, START_NS, WAIT,
+    ACCEPTED, ADAPTIVE, ASK, Answer, BATCH_DOWN, CANCELLED, CHEAPER, CLOSED, COMPLETED, CUSTOM, DISPATCH, EXPIRED,
+    FAILED, FIXED, FLUSH, Fitting, IMMEDIATE, NEVER_NS, NO_ROOM, PAD_UP, PolicyId, SHUT_DOWN, START_NS, WAIT,
 )
 from batchcore.audit cimport audit
 from batchcore.cost cimport Cost, SLOTS, cost_known, cost_learn, cost_load_ns, cost_predict_ns
@@ -316,7 +316,8 @@ cdef class Engine:
         while chain != NULL:
             requests.append(<object>chain.owner)
             Py_DECREF(<object>chain.owner)
-            self.keys.release(chain)
+            if chain.lane.owner != NULL:
+                self.keys.release(chain)
             chain = chain.later
         return tuple(requests)
 
@@ -356,7 +357,8 @@ cdef class Engine:
         cdef int32_t heft = weight_of(weight, &self.machine.config)
         cdef KeyLane lane = self.keys.find(key, None)
         cdef Answer answer = machine_submit(
-            &self.machine, now, &self.machine.main if lane is None else &lane.lane, &request.entry, deadline, rank, heft)
+            &self.machine, now, &self.machine.main if lane is None else &lane.lane, &request.entry, deadline, rank,
+            heft)
         if lane is not None and answer != ACCEPTED:
             self.keys.leave(lane)
         if answer == CLOSED:
@@ -384,7 +386,8 @@ cdef class Engine:
             request.machine == &self.machine and machine_cancel(&self.machine, now, &request.entry))
         if cancelled:
             Py_DECREF(request)
-            self.keys.release(&request.entry)
+            if request.entry.lane.owner != NULL:
+                self.keys.release(&request.entry)
         return cancelled
 
     def decide(self, now_ns):
@@ -420,7 +423,8 @@ cdef class Engine:
             running.batch = self.let_go(decision.batch)
             self.in_flight[decision.batch_id] = running
             reason = records.REASONS[<int>decision.reason]
-            return records.Decision("dispatch", decision.at_ns, reason, None, decision.batch_id, running.batch, expired,
+            return records.Decision(
+                "dispatch", decision.at_ns, reason, None, decision.batch_id, running.batch, expired,
                 None if keep is None else (<KeyLane>keep).key, decision.model_size)
         if decision.kind == WAIT:
             return records.Decision("wait", decision.at_ns, None, decision.wake_at_ns, None, (), expired)

@@ -27,4 +27,6 @@ cdef class Keys:
     cdef int release(self, Entry *entry) except -1
 
 
-cdef object owner_of(const Lane *lane)
+cdef inline object owner_of(const Lane *lane):
+    """The KeyLane that a lane belongs to, to keep it alive; None for the main lane and for NULL."""
+    return None if lane == NULL or lane.owner == NULL else <object>lane.owner

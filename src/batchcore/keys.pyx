@@ -1,8 +1,8 @@
 """Keys and the lanes of their requests.
 
 A lane is made for the first request of a key and forgotten with the last, so keys may come and go by the thousand.
-Each queued request holds a reference to its lane.  Looking a key up may run anybody's code, and so another thread, which
-may fill a lane that this one is about to forget: then the key has two lanes for a moment, and nothing is lost.
+Each queued request holds a reference to its lane.  Looking a key up may run anybody's code, and so another thread,
+which may fill a lane that this one is about to forget: then the key has two lanes for a moment, and nothing is lost.
 """
 
 import math
@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Mapping
 
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF
 
 from batchcore.lane cimport lane_open
 
@@ -60,7 +60,7 @@ cdef class Keys:
         return share
 
     cdef KeyLane find(self, object key, object layout):
-        """The lane of a key and a layout; None for the main one.  It is to be filled at once; if it is not, call `leave`."""
+        """The lane of a key and a layout; None for the main one.  If it is not filled at once, call `leave`."""
         cdef KeyLane lane
         cdef object id = key
         if layout is not None:
@@ -91,11 +91,8 @@ cdef class Keys:
         return 0
 
     cdef int release(self, Entry *entry) except -1:
-        """Note that a request has left the queue; call it once for each."""
-        cdef KeyLane lane
-        if entry.lane.owner == NULL:
-            return 0
-        lane = <KeyLane>entry.lane.owner
+        """Note that a request has left a lane that has an owner; call it once for each."""
+        cdef KeyLane lane = <KeyLane>entry.lane.owner
         entry.lane = NULL
         self.leave(lane)
         Py_DECREF(lane)
@@ -115,8 +112,3 @@ cdef double check_share(object key, object share) except -1.0:
     if not 1e-6 <= share <= 1e6 or math.isnan(share):
         raise ValueError(f"the share of key {key!r} is {share!r}; it must be from 1e-06 to 1e+06")
     return share
-
-
-cdef object owner_of(const Lane *lane):
-    """The KeyLane that a lane belongs to, to keep it alive; None for the main lane and for NULL."""
-    return None if lane == NULL or lane.owner == NULL else <object>lane.owner

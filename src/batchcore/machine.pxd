@@ -20,8 +20,8 @@ Cost: submit, cancel and a request's share of a dispatch are O(1) for sorted str
 from libc.stdint cimport int32_t, int64_t
 
 from batchcore._types cimport (
-    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, ENDED, EXPIRED, FAILED, Fitting, NEVER_NS, NO_ROOM, PolicyId, QUEUED,
-    REASON_COUNT, Reason, SHUT_DOWN, STATUS_COUNT, Status,
+    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, ENDED, EXPIRED, FAILED, Fitting, NEVER_NS, NO_ROOM, PolicyId,
+    QUEUED, REASON_COUNT, Reason, SHUT_DOWN, STATUS_COUNT, Status,
 )
 from batchcore.cost cimport Cost, cost_learn
 from batchcore.histogram cimport Histogram, histogram_add
@@ -122,6 +122,9 @@ cdef inline int64_t lane_rank(const Lane *lane) noexcept nogil:
 
 cdef inline void machine_stand(Machine *machine, Lane *lane, Stand stand) noexcept nogil:
     """Take a lane from where it stands and put it among the ready ones, or nowhere."""
+    if lane.stand == stand == READY and machine.lanes == 1:     # as nearly always
+        lane.place.key = lane_rank(lane)
+        return
     if lane.stand == READY:
         queue_remove(&machine.ready, &lane.place)
     elif lane.stand == WAITING:

@@ -13,6 +13,8 @@ cdef list results_of(object results, Py_ssize_t n, bint parts, bint copies):
     own stands in the place of each view of one.
     """
     cdef list columns
+    if type(results) is list:
+        return rows_of(results, n, copies)
     if isinstance(results, Mapping):
         columns = [results_of(part, n, parts, copies) for part in results.values()]
         names = list(results)
@@ -23,7 +25,7 @@ cdef list results_of(object results, Py_ssize_t n, bint parts, bint copies):
         if columns:
             make = type(results)._make if hasattr(type(results), "_make") else tuple
             return [make(row) for row in zip(*columns)]
-    elif type(results) is list or type(results) is tuple or (
+    elif type(results) is tuple or (
         hasattr(results, "__len__") and hasattr(results, "__getitem__")
         and not isinstance(results, (str, bytes, bytearray, Set))
     ):

@@ -7,4 +7,4 @@ cdef class Submitter:
     cdef readonly Dispatcher dispatcher
     cdef readonly object fn             # the user's function
     cdef Dispatcher ready(self)
-    cdef Terms terms(self, object timeout_ms, object priority) except *
+    cdef int agree(self, Terms *terms, object timeout_ms, object priority) except -1

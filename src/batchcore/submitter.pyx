@@ -86,7 +86,8 @@ cdef class Submitter:
         ...     scheduler.submit(1).result()
         2
         """
-        cdef Terms terms = self.terms(timeout_ms, priority)
+        cdef Terms terms
+        self.agree(&terms, timeout_ms, priority)
         return self.ready().submit(self.fn, item, key, weight, &terms)
 
     def submit_many(self, items, *, timeout_ms=None, priority=0, key=None, weight=None):
@@ -122,12 +123,14 @@ cdef class Submitter:
         [2, 3, 4]
         """
         cdef list values = list(items)
-        cdef Terms terms = self.terms(timeout_ms, priority)
+        cdef Terms terms
+        self.agree(&terms, timeout_ms, priority)
         return self.ready().submit_all(self.fn, values, key, weight, &terms)
 
     def _submit_waiting(self, item, *, timeout_ms=None, priority=0, key=None, weight=None):
         """Queue one item like `submit`, but wait for room whatever ``on_full`` says.  For threads without a loop."""
-        cdef Terms terms = self.terms(timeout_ms, priority)
+        cdef Terms terms
+        self.agree(&terms, timeout_ms, priority)
         return self.ready().submit_waiting(self.fn, item, key, weight, &terms)
 
     def _attempt(self, item, *, timeout_ms=None, priority=0, key=None, weight=None):
@@ -136,7 +139,7 @@ cdef class Submitter:
         Arguments are checked, and the deadline counts, from now on.
         """
         cdef Attempt attempt = Attempt.__new__(Attempt)
-        attempt.terms = self.terms(timeout_ms, priority)
+        self.agree(&attempt.terms, timeout_ms, priority)
         attempt.submitter = self
         attempt.key = self.ready().key_of(item, key)
         attempt.item = self.ready().prepare(item, weight, &attempt.terms)
@@ -144,7 +147,8 @@ cdef class Submitter:
 
     def __call__(self, item, *, timeout_ms=None, priority=0, key=None, weight=None):
         """Submit one item and wait for its result; parameters and errors as in `submit` and `Future.result`."""
-        cdef Terms terms = self.terms(timeout_ms, priority)
+        cdef Terms terms
+        self.agree(&terms, timeout_ms, priority)
         cdef BaseFuture future = self.ready().submit(self.fn, item, key, weight, &terms)
         try:
             return future.result()
@@ -157,15 +161,18 @@ cdef class Submitter:
             raise RuntimeError("Scheduler.__init__ was not called")
         return self.dispatcher
 
-    cdef Terms terms(self, object timeout_ms, object priority) except *:
+    cdef int agree(self, Terms *terms, object timeout_ms, object priority) except -1:
+        """Write the terms of a request that is submitted now."""
         cdef Dispatcher dispatcher = self.ready()
-        cdef int64_t now_ns = dispatcher.now()
-        cdef int64_t deadline_ns = NEVER_NS
+        terms.now_ns = dispatcher.now()
+        terms.deadline_ns = NEVER_NS
         if timeout_ms is not None:
-            deadline_ns = now_ns + timeout_ns_of(timeout_ms)
+            terms.deadline_ns = terms.now_ns + timeout_ns_of(timeout_ms)
         elif dispatcher.timeout_ns != NEVER_NS:
-            deadline_ns = now_ns + dispatcher.timeout_ns
-        return Terms(now_ns=now_ns, deadline_ns=deadline_ns, priority=priority_of(priority), weight=1)
+            terms.deadline_ns = terms.now_ns + dispatcher.timeout_ns
+        terms.priority = priority_of(priority)
+        terms.weight = 1
+        return 0
 
 
 cdef class Attempt:

@@ -9,7 +9,7 @@ import inspect
 import time
 import warnings
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from prometheus_client import CollectorRegistry

@@ -295,7 +295,15 @@ class Reference:
         number = len(self.sizes)
         self.ends_at[number] = self.now + (self.cost.predict(len(batch)) or 0)
         decision = Decision(
-            "dispatch", self.now, leaves.reason, None, number, self._tuple(batch), self._tuple(expired), None, len(batch)
+            "dispatch",
+            self.now,
+            leaves.reason,
+            None,
+            number,
+            self._tuple(batch),
+            self._tuple(expired),
+            None,
+            len(batch),
         )
         self.flying.append(decision)
         return decision
