@@ -16,6 +16,7 @@ MODULES = [
     "engine",
     "form",
     "future",
+    "groups",
     "results",
     "dispatcher",
     "submitter",

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from batchcore.dispatcher import Dispatcher
@@ -33,6 +33,16 @@ class Submitter(Generic[_X, _Y]):
         key: Hashable = None,
         weight: int | None = None,
     ) -> list[Future[_Y]]: ...
+    def submit_batch(
+        self,
+        items: Sequence[_X] | Iterable[_X],
+        *,
+        timeout_ms: float | None = None,
+        priority: int = 0,
+        key: Hashable = None,
+        weight: int | None = None,
+    ) -> Future[Any]: ...
+    def _share(self, id_of: Callable[[_X], Hashable]) -> None: ...
     def _submit_waiting(
         self,
         item: _X,

@@ -6,10 +6,13 @@ import math
 import numbers
 import types
 
+from batchcore.merging import merging
+
 from batchcore._types cimport NEVER_NS
 from batchcore.dispatcher cimport Dispatcher, Terms
 from batchcore.engine cimport priority_of
 from batchcore.future cimport BaseFuture
+from batchcore.groups cimport Sharing, submit_rows
 
 MAX_DURATION_MS = 1e10
 cdef double c_max_duration_ms = MAX_DURATION_MS
@@ -88,6 +91,8 @@ cdef class Submitter:
         """
         cdef Terms terms
         self.agree(&terms, timeout_ms, priority)
+        if self.sharing is not None:
+            return self.sharing.submit(self.fn, item, key, weight, &terms)
         return self.ready().submit(self.fn, item, key, weight, &terms)
 
     def submit_many(self, items, *, timeout_ms=None, priority=0, key=None, weight=None):
@@ -127,6 +132,52 @@ cdef class Submitter:
         self.agree(&terms, timeout_ms, priority)
         return self.ready().submit_all(self.fn, values, key, weight, &terms)
 
+    def submit_batch(self, items, *, timeout_ms=None, priority=0, key=None, weight=None):
+        """Queue several rows as one request and return one future, for all of their results.
+
+        It counts as that many requests.  It may be computed in several batches, when it is larger than
+        ``max_batch_size`` say, and together with others'; its results come back whole and in order.  The first row
+        that fails, or is too late, ends it all, and what is queued of it is not computed.
+
+        Parameters
+        ----------
+        items : array of shape (n, ...) or sequence
+            The rows.
+        timeout_ms, priority, key, weight
+            As in `submit`; the weight is that of a row.
+
+        Returns
+        -------
+        Future
+            Of a list of n results; of an array of shape (n, ...), or a dict or tuple of those, if `items` is an array
+            and the results can be one.  `Future.cancel` works as long as a row is queued.
+
+        Raises
+        ------
+        QueueFull
+            If there is no room for all of them, as in `submit_many`.
+        SchedulerClosed, TypeError, ValueError
+            As in `submit`; nothing has changed.
+
+        Notes
+        -----
+        Thread-safe.  Identical rows are computed twice, whatever `dedupe` says.
+
+        Examples
+        --------
+        >>> from pybatch import Scheduler
+        >>> with Scheduler(lambda xs: [x + 1 for x in xs], max_batch_size=2, metrics=False) as scheduler:
+        ...     scheduler.submit_batch([1, 2, 3]).result()
+        [2, 3, 4]
+        """
+        cdef Terms terms
+        self.agree(&terms, timeout_ms, priority)
+        return submit_rows(self.ready(), self.fn, list(items), merging(items), key, weight, &terms)
+
+    def _share(self, id_of):
+        """Compute identical items once; called by the constructor."""
+        self.sharing = Sharing(self.ready(), id_of)
+
     def _submit_waiting(self, item, *, timeout_ms=None, priority=0, key=None, weight=None):
         """Queue one item like `submit`, but wait for room whatever ``on_full`` says.  For threads without a loop."""
         cdef Terms terms
@@ -149,7 +200,11 @@ cdef class Submitter:
         """Submit one item and wait for its result; parameters and errors as in `submit` and `Future.result`."""
         cdef Terms terms
         self.agree(&terms, timeout_ms, priority)
-        cdef BaseFuture future = self.ready().submit(self.fn, item, key, weight, &terms)
+        cdef BaseFuture future
+        if self.sharing is None:
+            future = self.ready().submit(self.fn, item, key, weight, &terms)
+        else:
+            future = self.sharing.submit(self.fn, item, key, weight, &terms)
         try:
             return future.result()
         except BaseException:
