@@ -489,7 +489,12 @@ cdef class Engine:
         """
         cdef int64_t now = instant("now_ns", now_ns)
         cdef Config config = self.machine.config
+        cdef const Cost *cost = &self.machine.cost
         configure(&config, policy, max_batch_size, max_wait_ns, max_latency_ns, max_queue_size)
+        if cost.size_count > 0 and config.max_batch_size > cost.sizes[cost.size_count - 1]:
+            raise ValueError(
+                f"max_batch_size is {config.max_batch_size}, and the largest of allowed_batch_sizes is "
+                f"{cost.sizes[cost.size_count - 1]}")
         before = decider, hook = self.decider, self.hook    # let go last: that may run anything, and other threads
         if policy is not UNCHANGED:
             decider, hook = hooks_of(policy) if config.policy == CUSTOM else (None, None)
@@ -520,8 +525,8 @@ cdef class Engine:
         cdef int64_t n = integer("batch_size", batch_size, 1, MAX_BATCH_SIZE)
         return cost_predict_ns(&self.machine.cost, n) if cost_known(&self.machine.cost) else None
 
-    def stats(self):
-        """Return a snapshot of everything the engine counts.
+    def stats(self, item_elements=0, batch_elements=0):
+        """Return a snapshot of everything the engine counts, and of what it does not.
 
         Returns
         -------
@@ -552,6 +557,9 @@ cdef class Engine:
             max_queue_size=machine.config.max_queue_size,
             max_wait_ns=None if machine.config.max_wait_ns == NEVER_NS else machine.config.max_wait_ns,
             max_latency_ns=None if machine.config.max_latency_ns == NEVER_NS else machine.config.max_latency_ns,
+            keys=len(self.keys),
+            item_elements=item_elements,
+            batch_elements=batch_elements,
         )
 
     def past(self):

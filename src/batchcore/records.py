@@ -242,6 +242,11 @@ class Stats:
         Limits in force, in requests.
     max_wait_ns, max_latency_ns : int or None
         Limits in force, nanoseconds; None where there is none.
+    keys : int
+        Keys with requests in the queue.
+    item_elements, batch_elements : int
+        What ``fn`` was given since the start: array elements (items, if it takes lists) that came from requests, and in
+        all, with padding and filler.
     """
 
     submitted: int
@@ -266,3 +271,11 @@ class Stats:
     max_queue_size: int
     max_wait_ns: int | None
     max_latency_ns: int | None
+    keys: int = 0
+    item_elements: int = 0
+    batch_elements: int = 0
+
+    @property
+    def padding_ratio(self) -> float:
+        """Share of what ``fn`` was given that was padding or filler, 0 to 1; 0.0 before the first batch."""
+        return 1.0 - self.item_elements / self.batch_elements if self.batch_elements else 0.0

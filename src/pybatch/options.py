@@ -16,6 +16,7 @@ __all__ = [
     "UNCHANGED",
     "Unchanged",
     "choice",
+    "default_batch_size",
     "engine_options",
     "nanoseconds",
 ]
@@ -73,6 +74,26 @@ def choice(name: str, value: Any, choices: tuple[_T, ...]) -> _T:
         if isinstance(value, type(candidate)) and value == candidate:
             return candidate
     raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+
+
+def default_batch_size(max_batch_size: Any, allowed_batch_sizes: Any) -> Any:
+    """Return `max_batch_size`, or what it is where it is not given: the largest size allowed, or 32.
+
+    Raises
+    ------
+    TypeError
+        If `allowed_batch_sizes` is no sequence of integers.
+    """
+    if allowed_batch_sizes is not None:
+        try:
+            sizes = list(allowed_batch_sizes)
+        except TypeError:
+            raise TypeError(f"allowed_batch_sizes must be a list of sizes, not {allowed_batch_sizes!r}") from None
+        for i, size in enumerate(sizes):
+            integer(f"allowed_batch_sizes[{i}]", size, 1, MAX_BATCH_SIZE)
+        if max_batch_size is None and sizes:
+            return max(sizes)
+    return 32 if max_batch_size is None else max_batch_size
 
 
 def engine_options(
