@@ -9,7 +9,7 @@ import os
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ["custom", "engine", "future", "dispatcher", "workers", "recorder", "simulator"]
+MODULES = ["custom", "engine", "form", "future", "dispatcher", "workers", "recorder", "simulator"]
 
 # -ffp-contract=off: a fused multiply-add would make arm64 learn other costs, and so decide otherwise, than x86_64.
 COMPILE = {

@@ -1,0 +1,17 @@
+"""See `form.pyx`."""
+
+from libc.stdint cimport int64_t
+
+
+cdef class Piece:
+    cdef object layout      # hashable, comparable; pieces of equal layout may share a batch
+    cdef int64_t length     # along the padded axis, of the longest field; 1 where nothing is padded
+
+
+cdef class Form:
+    cdef readonly bint staged               # rows are copied at submit: `stage` is called for every piece
+    cdef readonly int64_t item_elements     # array elements that came from items, in all batches so far
+    cdef readonly int64_t batch_elements    # array elements of all batches so far, padding and filler included
+    cdef Piece prepare(self, object item)
+    cdef object stage(self, Piece piece, object stage)
+    cdef tuple assemble(self, list pieces, int64_t size)
