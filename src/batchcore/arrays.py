@@ -17,7 +17,7 @@ __all__ = ["BFLOAT16", "as_array", "check_dtype", "dtype_of", "exactly", "paddin
 BFLOAT16 = np.dtype("V2")
 """What stands for torch's bfloat16, which NumPy has not."""
 
-_PLAIN = (bool, int, float, complex, str, list)
+_PLAIN = frozenset({bool, int, float, complex, str, list})
 _ELSEWHERE = "use batch_as='list', or a collate function of your own"
 
 
@@ -40,6 +40,8 @@ def as_array(value: Any, where: str, dtype: Any = None, *, bfloat16: bool = Fals
     TypeError
         If it cannot be one.
     """
+    if type(value) in _PLAIN:
+        return _of_plain(value, where, dtype)
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{where} is a masked array, whose mask would be lost: pass .filled(value), or {_ELSEWHERE}")
     if isinstance(value, (dict, tuple)):
@@ -57,11 +59,17 @@ def as_array(value: Any, where: str, dtype: Any = None, *, bfloat16: bool = Fals
             array = np.from_dlpack(value)
         else:
             array = np.asarray(value)
-        if dtype is not None and isinstance(value, _PLAIN) and not isinstance(value, np.generic):
-            array = exactly(value, array, dtype)
-    except (TypeError, ValueError, RuntimeError, BufferError, OverflowError) as error:
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise TypeError(f"{where}, a {type(value).__name__}, cannot be made an array: {error}") from error
     return array if array.flags.c_contiguous else array.copy(order="C")
+
+
+def _of_plain(value: Any, where: str, dtype: Any) -> np.ndarray[Any, Any]:
+    try:
+        array = np.asarray(value)
+        return array if dtype is None else exactly(value, array, dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{where}, a {type(value).__name__}, cannot be made an array: {error}") from error
 
 
 def _of_tensor(tensor: Any, where: str, torch: Any, bfloat16: bool) -> np.ndarray[Any, Any]:

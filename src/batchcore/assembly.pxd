@@ -29,6 +29,7 @@ cdef class Assembler(Form):
     cdef Layout new_layout(self, object kind, tuple names, list arrays)
     cdef object new_stage(self, Layout layout)
     cdef Lease copy(self, list pieces, Layout layout, Part *parts, int64_t size)
+    cdef int collect(self, list pieces, Layout layout, Py_ssize_t index, Part *part, int64_t size) except -1
     cdef Lease in_place(self, list pieces, Layout layout, Part *parts, int64_t size)
     cdef tuple arguments(self, Layout layout, Part *parts, Lease lease, int64_t size)
     cdef int64_t rounded(self, int64_t longest) except -1

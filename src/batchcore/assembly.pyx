@@ -32,8 +32,10 @@ import_array()
 
 cdef enum:
     WORTH_THE_GIL = 1 << 20     # bytes that take as long to copy as a hand-over of the GIL
+    MOST_ROWS = 1 << 20
     RECENT = 8                  # layouts that are recognised without being made anew
 
+cdef double MOST_BYTES = <double>(<int64_t>1 << 56)     # of a field in a batch: far more than there are, and sums cannot overflow
 cdef object INT64 = numpy.dtype(numpy.int64)
 cdef object BOOL = numpy.dtype(numpy.bool_)
 cdef object UINT8 = numpy.dtype(numpy.uint8)
@@ -116,7 +118,7 @@ cdef class Assembler(Form):
         self.multiple_of = multiple_of
         self.buckets = tuple(buckets)
         self.limit = max(self.buckets, default=INT64_MAX)
-        self.give = {None: NOTHING, "lengths": LENGTHS, "mask": MASK}[give]
+        self.give = NOTHING if give is None or axis is None else LENGTHS if give == "lengths" else MASK
         self.dtype = dtype_of(dtype)
         self.staged = staged
         self.repeats = filler == "repeat"
@@ -232,6 +234,8 @@ cdef class Assembler(Form):
         stage.layout = layout
         stage.capacity = self.max_batch_size
         for field in layout.fields:
+            if <double>stage.capacity * field.inner > MOST_BYTES:
+                raise MemoryError(f"no memory for {stage.capacity} rows of {field.inner} bytes")
             size += aligned(stage.capacity * field.inner)
         stage.lease = self.lease(size)
         return stage
@@ -259,39 +263,20 @@ cdef class Assembler(Form):
         cdef Py_ssize_t count = len(layout.fields)
         cdef Source *sources = <Source *>(parts + count)
         cdef Lease lease
-        cdef Field field
         cdef Part *part
-        cdef int64_t real, total = 0
-        cdef Py_ssize_t i, j
+        cdef int64_t total = 0
+        cdef Py_ssize_t i
         for i in range(count):
-            field = <Field>layout.fields[i]
             part = &parts[i]
             part.sources = sources + i * size
-            part.longest = real = 0
-            for j in range(len(pieces)):
-                if layout.kind is not None or not see(PyList_GET_ITEM(<PyObject *>pieces, j), layout, field, &part.sources[j]):
-                    look(<Row>pieces[j], layout, i, &part.sources[j])
-                real += part.sources[j].length
-                part.longest = max(part.longest, part.sources[j].length)
-            if field.axis >= 0:
-                part.longest = self.rounded(part.longest)
-            for j in range(len(pieces), size):
-                part.sources[j] = part.sources[len(pieces) - 1]
-                if not self.repeats:
-                    # Length 0 would be true, but many models refuse it, or divide by it.
-                    part.sources[j] = Source(data=NULL, length=min(part.longest, <int64_t>1))
-            part.padded = field.axis >= 0
-            part.outer = field.outer
-            part.inner = field.inner
-            part.itemsize = field.itemsize
-            part.padding = NULL if field.padding is None else PyBytes_AS_STRING(field.padding)
+            self.collect(pieces, layout, i, part, size)
+            if <double>size * part.outer * part.longest * part.inner > MOST_BYTES:
+                raise MemoryError(f"no memory for {size} rows of {part.longest} times {part.outer * part.inner} bytes")
             part.offset = total
             total += aligned(size * part.outer * part.longest * part.inner)
             part.marks = total
-            if field.axis >= 0 and self.give != NOTHING:
+            if part.padded and self.give != NOTHING:
                 total += aligned(size * (part.longest if self.give == MASK else <int64_t>sizeof(int64_t)))
-            self.item_elements += real * field.elements
-            self.batch_elements += size * part.longest * field.elements
         if total >= WORTH_THE_GIL:
             pieces = list(pieces)   # whoever changes the list meanwhile takes no source away
         lease = self.lease(total)
@@ -301,6 +286,35 @@ cdef class Assembler(Form):
             with nogil:
                 write(parts, count, size, lease.block.data, self.give, self.left)
         return lease
+
+    cdef int collect(self, list pieces, Layout layout, Py_ssize_t index, Part *part, int64_t size) except -1:
+        """Find the sources of a field's rows, filler included, and the length that all get."""
+        cdef Field field = <Field>layout.fields[index]
+        cdef Source *sources = part.sources
+        cdef int64_t longest = 0
+        cdef int64_t real = 0
+        cdef Py_ssize_t i
+        for i in range(len(pieces)):
+            if layout.kind is not None or not see(PyList_GET_ITEM(<PyObject *>pieces, i), layout, field, &sources[i]):
+                look(<Row>pieces[i], layout, index, &sources[i])
+            real += sources[i].length
+            longest = max(longest, sources[i].length)
+        if field.axis >= 0:
+            longest = self.rounded(longest)
+        for i in range(len(pieces), size):
+            if self.repeats:
+                sources[i] = sources[len(pieces) - 1]
+            else:   # length 0 would be true, but many models refuse it, or divide by it
+                sources[i] = Source(data=NULL, length=min(longest, <int64_t>1))
+        part.padded = field.axis >= 0
+        part.outer = field.outer
+        part.inner = field.inner
+        part.itemsize = field.itemsize
+        part.padding = NULL if field.padding is None else PyBytes_AS_STRING(field.padding)
+        part.longest = longest
+        self.item_elements += real * field.elements
+        self.batch_elements += size * longest * field.elements
+        return 0
 
     cdef Lease in_place(self, list pieces, Layout layout, Part *parts, int64_t size):
         """Find rows that were staged one after the other, with room for the filler: they are a batch as they lie.
@@ -345,7 +359,8 @@ cdef class Assembler(Form):
         cdef npy_intp shape[MOST_DIMENSIONS + 1]
         cdef Field field
         cdef Py_ssize_t i, j
-        cdef object memory = None
+        cdef int ndim
+        memory = None
         rows = []
         marks = []
         if self.pinned:
@@ -364,16 +379,16 @@ cdef class Assembler(Form):
                 rows.append(tensor_over(memory, parts[i].offset, field.torch_dtype, field.ndim + 1, shape))
             if self.give == NOTHING:
                 continue
+            ndim = 1 if self.give == LENGTHS else 2
             shape[1] = parts[i].longest
             if field.axis < 0:
                 marks.append(None)
             elif memory is None:
-                marks.append(array_over(
-                    lease, parts[i].marks, INT64 if self.give == LENGTHS else BOOL, self.give, shape))
+                marks.append(array_over(lease, parts[i].marks, INT64 if ndim == 1 else BOOL, ndim, shape))
             else:
-                dtype = self.torch.int64 if self.give == LENGTHS else self.torch.bool
-                marks.append(tensor_over(memory, parts[i].marks, dtype, self.give, shape))
-        if not marks or self.axis < 0:
+                dtype = self.torch.int64 if ndim == 1 else self.torch.bool
+                marks.append(tensor_over(memory, parts[i].marks, dtype, ndim, shape))
+        if self.give == NOTHING:
             return (layout.gather(rows),)
         return layout.gather(rows), layout.gather(marks)
 
@@ -434,6 +449,8 @@ cdef class Assembler(Form):
         for piece in pieces:
             if type(piece) is not Row:
                 raise TypeError(f"a piece is what prepare_item returns, not {piece!r}")
+        if size is not None and not len(pieces) <= size <= MOST_ROWS:
+            raise ValueError(f"size is {size}; it must be from {len(pieces)}, the number of pieces, to {MOST_ROWS}")
         return self.assemble(pieces, 0 if size is None else size)
 
     def assemble_items(self, items, size=None):

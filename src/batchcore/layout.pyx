@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 from batchcore._ndarray cimport npy_intp
 
+cdef frozenset PLAIN = frozenset([bool, int, float, complex, str, bytes, list])
+
 
 cdef class Field:
     """One array of every item.  `axis` is the padded one, or -1."""
@@ -82,11 +84,16 @@ cdef tuple take_apart(object item, list layouts):
     A dict that differs from one of `layouts` in its order alone is given in the order of that.
     """
     cdef Layout layout
+    if type(item) in PLAIN or hasattr(item, "__array__"):
+        return None, None, (item,)
     if not isinstance(item, (dict, tuple)):
-        if hasattr(item, "__array__"):
-            return None, None, (item,)
         if dataclasses.is_dataclass(item) and not isinstance(item, type):
-            names = some(tuple([field.name for field in dataclasses.fields(item)]), item)
+            for layout in layouts:
+                if layout.kind is type(item):
+                    names = layout.names
+                    break
+            else:
+                names = some(tuple([field.name for field in dataclasses.fields(item)]), item)
             return type(item), names, tuple([getattr(item, name) for name in names])
         if not isinstance(item, Mapping):
             return None, None, (item,)
