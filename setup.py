@@ -6,6 +6,7 @@ coverage), address or thread (that sanitizer).  BATCHCORE_WERROR=1 turns compile
 
 import os
 
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
@@ -24,6 +25,7 @@ MODULES = [
     "recorder",
     "simulator",
 ]
+WITH_NUMPY = ["assembly", "layout", "memory", "rows"]
 
 # -ffp-contract=off: a fused multiply-add would make arm64 learn other costs, and so decide otherwise, than x86_64.
 COMPILE = {
@@ -59,11 +61,12 @@ extensions = [
     Extension(
         f"batchcore.{name}",
         [f"src/batchcore/{name}.pyx"],
-        include_dirs=["src/batchcore"],
+        include_dirs=["src/batchcore", *([numpy.get_include()] if name in WITH_NUMPY else [])],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_23_API_VERSION")] if name in WITH_NUMPY else [],
         extra_compile_args=flags,
         extra_link_args=[flag for flag in flags if flag.startswith("-fsanitize")],
     )
-    for name in MODULES
+    for name in [*MODULES, *WITH_NUMPY]
 ]
 
 # Coverage looks for the C file beside its source.

@@ -9,7 +9,7 @@ import inspect
 import time
 import warnings
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -221,7 +221,7 @@ class Scheduler(Submitter[X, Y]):
             staged=choice("assemble", assemble, ("dispatch", "submit")) == "submit",
             filler=choice("filler", filler, ("repeat", "zeros")),
             max_batch_size=options["max_batch_size"],
-            max_concurrent_batches=capacity,
+            capacity=capacity,
         )
         engine = Engine(
             capacity=capacity,

@@ -1,0 +1,471 @@
+"""Batches as arrays: prepared items become the rows of one array a field, stacked or padded along one axis.
+
+An item is looked at once, at submit, and then kept as it is: its bytes are copied once, into the batch (or, where rows
+are staged, into their place in a batch to come).  Whoever is handed the batch owns its memory for as long as they look
+at it (see `memory.pyx`).
+
+Guarded by the GIL; rows worth it are copied without, and then nothing of Python is touched.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
+from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
+from libc.string cimport memcpy, memset
+
+import numpy
+
+from batchcore.arrays import as_array, check_dtype, dtype_of, padding_of, torch_dtype_of, value_of_field
+
+from batchcore._ndarray cimport (
+    PyArray_CheckExact, PyArray_DIMS, PyArray_IS_C_CONTIGUOUS, import_array, npy_intp,
+)
+from batchcore.form cimport Form, Piece
+from batchcore.layout cimport MOST_DIMENSIONS, Field, Layout, take_apart, takes, where
+from batchcore.memory cimport Block, Lease, Pool, array_over, tensor_over
+from batchcore.rows cimport LENGTHS, MASK, NOTHING, Part, Row, Source, Stage, aligned, array_of, look, see, write
+
+cdef extern from "Python.h":
+    PyObject *PyList_GET_ITEM(PyObject *things, Py_ssize_t i) noexcept
+
+import_array()
+
+cdef enum:
+    WORTH_THE_GIL = 1 << 20     # bytes that take as long to copy as a hand-over of the GIL
+    MOST_ROWS = 1 << 20
+    RECENT = 8                  # layouts that are recognised without being made anew
+
+cdef double MOST_BYTES = <double>(<int64_t>1 << 56)     # of a field in a batch: far more than there are, and sums cannot overflow
+cdef object INT64 = numpy.dtype(numpy.int64)
+cdef object BOOL = numpy.dtype(numpy.bool_)
+cdef object UINT8 = numpy.dtype(numpy.uint8)
+
+
+cdef inline Row new_row(Layout layout, object source, int64_t length):
+    cdef Row row = Row.__new__(Row)
+    row.layout = layout
+    row.length = length
+    row.source = source
+    return row
+
+
+cdef class Assembler(Form):
+    """Items as rows of one array, or of a structure of arrays.
+
+    Parameters
+    ----------
+    axis : int, optional
+        The axis of an item along which items differ and are padded; without it they are stacked, and must be equal in
+        shape to share a batch.
+    value : number, mapping or sequence, default: 0
+        What pads: one number, or one for each field by its name or in the order of a tuple's fields.
+    left : bool, default: False
+        Pad before the item instead of after it.
+    multiple_of : int, default: 1
+        The longest of a batch is rounded up to a multiple of this,
+    buckets : sequence of int, optional
+        or to the next of these; an item longer than the last is refused.
+    give : {"lengths", "mask"}, optional
+        What `fn` is given beside a padded batch.
+    dtype : dtype, optional
+        What every field must have.
+    staged : bool, default: False
+        Copy rows at submit.
+    filler : {"repeat", "zeros"}, default: "repeat"
+        What the rows are that a batch has more than items: the last item again, or zeros (padding of length 1).
+    array_module : {"numpy", "torch"}, default: "numpy"
+        What batches are arrays of.
+    max_batch_size : int, default: 64
+        Rows of a stage.
+    max_concurrent_batches : int, default: 1
+        Batches that exist at a time; the memory of one more is kept.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a choice is unknown, or they contradict each other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> batch, lengths = Assembler(axis=0, give="lengths").assemble_items([[1, 2, 3], [4]])
+    >>> batch
+    array([[1, 2, 3],
+           [4, 0, 0]])
+    >>> lengths
+    array([3, 1])
+    """
+
+    def __init__(self, *, axis=None, value=0, bint left=False, int64_t multiple_of=1, buckets=(), give=None, dtype=None,
+                 bint staged=False, filler="repeat", array_module="numpy", int64_t max_batch_size=64,
+                 int64_t max_concurrent_batches=1):
+        for name, given, choices in (
+            ("give", give, (None, "lengths", "mask")),
+            ("filler", filler, ("repeat", "zeros")),
+            ("array_module", array_module, ("numpy", "torch")),
+        ):
+            if given not in choices:
+                raise ValueError(f"{name} is {given!r}; it must be one of {', '.join(map(repr, choices))}")
+        if staged and axis is not None:
+            raise ValueError("assemble='submit' copies rows before the longest item of their batch is known; "
+                             "use it with batch_as='stack', or pad with assemble='dispatch'")
+        if array_module == "torch":
+            import torch
+            self.torch = torch
+        self.axis = -1 if axis is None else axis
+        self.value = value
+        self.left = left
+        self.multiple_of = multiple_of
+        self.buckets = tuple(buckets)
+        self.limit = max(self.buckets, default=INT64_MAX)
+        self.give = NOTHING if give is None or axis is None else LENGTHS if give == "lengths" else MASK
+        self.dtype = dtype_of(dtype)
+        self.staged = staged
+        self.repeats = filler == "repeat"
+        self.max_batch_size = max_batch_size
+        self.pool = Pool(max_concurrent_batches + 1)
+        self.recent = []
+
+    # --- at submit
+
+    cdef Piece prepare(self, object item):
+        cdef Layout layout
+        cdef Field field
+        cdef int64_t length
+        cdef Py_ssize_t i
+        if PyArray_CheckExact(<PyObject *>item):
+            for i in range(len(self.recent)):
+                layout = <Layout>self.recent[i]
+                field = <Field>layout.fields[0]
+                if layout.kind is None and takes(field, array_of(item)):
+                    length = 1 if field.axis < 0 else PyArray_DIMS(array_of(item))[field.axis]
+                    if length > self.limit:
+                        break
+                    return new_row(layout, item, length)
+        return self.prepare_other(item)
+
+    cdef object prepare_other(self, object item):
+        """Return the piece of an item that is no array, or not like those before."""
+        cdef Layout layout = None
+        cdef Field field
+        cdef Py_ssize_t i
+        cdef int64_t length, longest = -1
+        kind, names, values = take_apart(item, self.recent)
+        arrays = []
+        for i, value in enumerate(values):
+            if not PyArray_CheckExact(<PyObject *>value) or not PyArray_IS_C_CONTIGUOUS(array_of(value)):
+                value = as_array(value, where(names, i), self.dtype, bfloat16=self.torch is not None)
+            arrays.append(value)
+        for layout in self.recent:
+            if layout.kind is kind and layout.names == names and fits(layout, arrays):
+                break
+        else:
+            layout = self.new_layout(kind, names, arrays)
+        for i, field in enumerate(layout.fields):
+            if field.axis >= 0:
+                length = PyArray_DIMS(array_of(arrays[i]))[field.axis]
+                longest = max(longest, length)
+                if length > self.limit:
+                    raise ValueError(
+                        f"{where(names, i)} is {length} long, but the last of buckets is {self.limit}: "
+                        "cut it, or add a bucket")
+        return new_row(layout, arrays[0] if kind is None else tuple(arrays), 1 if longest < 0 else longest)
+
+    cdef Layout new_layout(self, object kind, tuple names, list arrays):
+        cdef Layout layout
+        fields = []
+        for i, array in enumerate(arrays):
+            what = where(names, i)
+            dtype = array.dtype
+            check_dtype(dtype, what)
+            if self.dtype is not None and dtype != self.dtype:
+                raise TypeError(f"{what} has dtype {dtype}, not {self.dtype}: convert it with .astype({str(self.dtype)!r}), "
+                                "or leave out dtype=, and items of each dtype get batches of their own")
+            if array.ndim > MOST_DIMENSIONS:
+                raise ValueError(f"{what} has {array.ndim} dimensions; an item may have {MOST_DIMENSIONS}: reshape it")
+            torch_dtype = None if self.torch is None else torch_dtype_of(dtype, what, self.torch)
+            axis = self.axis if array.ndim > self.axis else -1
+            value = value_of_field(self.value, i, names)
+            padding = None if axis < 0 else padding_of(value, dtype, what, torch_dtype)
+            fields.append(Field(dtype, array.shape, axis, padding, torch_dtype))
+        if self.axis >= 0 and all([(<Field>field).axis < 0 for field in fields]):
+            raise ValueError(
+                f"{where(names, 0)} has {arrays[0].ndim} dimensions, and so no axis {self.axis} to pad: "
+                "use batch_as='stack', or another axis")
+        layout = Layout(kind, names, tuple(fields))
+        if len(self.recent) < RECENT:
+            self.recent.append(layout)
+        else:
+            self.recent[self.next_recent] = layout
+            self.next_recent = (self.next_recent + 1) % RECENT
+        return layout
+
+    cdef object stage(self, Piece piece, object stage):
+        cdef Row row = <Row>piece
+        cdef Layout layout = row.layout
+        cdef Stage place = stage
+        cdef Source source
+        cdef Py_ssize_t i
+        cdef char *target
+        cdef int64_t size
+        for i in range(len(layout.fields)):     # before a place is taken
+            look(row, layout, i, &source)
+        if place is None or place.used == place.capacity or (place.layout is not layout and place.layout != layout):
+            place = self.new_stage(layout)
+        row.index = place.used
+        place.used += 1     # before the GIL may go
+        for i in range(len(layout.fields)):
+            look(row, layout, i, &source)
+            target = place.row(i, row.index)
+            size = (<Field>layout.fields[i]).inner
+            if size >= WORTH_THE_GIL:
+                with nogil:
+                    memcpy(target, source.data, size)
+            else:
+                memcpy(target, source.data, size)
+        row.stage = place
+        row.source = None
+        return place
+
+    cdef object new_stage(self, Layout layout):
+        cdef Stage stage = Stage.__new__(Stage)
+        cdef Field field
+        cdef int64_t size = 0
+        stage.layout = layout
+        stage.capacity = self.max_batch_size
+        for field in layout.fields:
+            if <double>stage.capacity * field.inner > MOST_BYTES:
+                raise MemoryError(f"no memory for {stage.capacity} rows of {field.inner} bytes")
+            size += aligned(stage.capacity * field.inner)
+        stage.lease = self.lease(size)
+        return stage
+
+    # --- at dispatch
+
+    cdef tuple assemble(self, list pieces, int64_t size):
+        cdef Layout layout = (<Row>pieces[0]).layout
+        cdef Py_ssize_t count = len(layout.fields)
+        cdef Lease lease
+        size = max(size, <int64_t>len(pieces))
+        cdef Part *parts = <Part *>PyMem_Malloc(count * (sizeof(Part) + size * sizeof(Source)))
+        if parts == NULL:
+            raise MemoryError(f"no memory for a list of {size} rows")
+        try:
+            lease = self.in_place(pieces, layout, parts, size)
+            if lease is None:
+                lease = self.copy(pieces, layout, parts, size)
+            return self.arguments(layout, parts, lease, size)
+        finally:
+            PyMem_Free(parts)
+
+    cdef Lease copy(self, list pieces, Layout layout, Part *parts, int64_t size):
+        """Copy the rows into memory of their own, and say in `parts` where they are."""
+        cdef Py_ssize_t count = len(layout.fields)
+        cdef Source *sources = <Source *>(parts + count)
+        cdef Lease lease
+        cdef Part *part
+        cdef int64_t total = 0
+        cdef Py_ssize_t i
+        for i in range(count):
+            part = &parts[i]
+            part.sources = sources + i * size
+            self.collect(pieces, layout, i, part, size)
+            if <double>size * part.outer * part.longest * part.inner > MOST_BYTES:
+                raise MemoryError(f"no memory for {size} rows of {part.longest} times {part.outer * part.inner} bytes")
+            part.offset = total
+            total += aligned(size * part.outer * part.longest * part.inner)
+            part.marks = total
+            if part.padded and self.give != NOTHING:
+                total += aligned(size * (part.longest if self.give == MASK else <int64_t>sizeof(int64_t)))
+        if total >= WORTH_THE_GIL:
+            pieces = list(pieces)   # whoever changes the list meanwhile takes no source away
+        lease = self.lease(total)
+        if total < WORTH_THE_GIL:
+            write(parts, count, size, lease.block.data, self.give, self.left)
+        else:
+            with nogil:
+                write(parts, count, size, lease.block.data, self.give, self.left)
+        return lease
+
+    cdef int collect(self, list pieces, Layout layout, Py_ssize_t index, Part *part, int64_t size) except -1:
+        """Find the sources of a field's rows, filler included, and the length that all get."""
+        cdef Field field = <Field>layout.fields[index]
+        cdef Source *sources = part.sources
+        cdef int64_t longest = 0
+        cdef int64_t real = 0
+        cdef Py_ssize_t i
+        for i in range(len(pieces)):
+            if layout.kind is not None or not see(PyList_GET_ITEM(<PyObject *>pieces, i), layout, field, &sources[i]):
+                look(<Row>pieces[i], layout, index, &sources[i])
+            real += sources[i].length
+            longest = max(longest, sources[i].length)
+        if field.axis >= 0:
+            longest = self.rounded(longest)
+        for i in range(len(pieces), size):
+            if self.repeats:
+                sources[i] = sources[len(pieces) - 1]
+            else:   # length 0 would be true, but many models refuse it, or divide by it
+                sources[i] = Source(data=NULL, length=min(longest, <int64_t>1))
+        part.padded = field.axis >= 0
+        part.outer = field.outer
+        part.inner = field.inner
+        part.itemsize = field.itemsize
+        part.padding = NULL if field.padding is None else PyBytes_AS_STRING(field.padding)
+        part.longest = longest
+        self.item_elements += real * field.elements
+        self.batch_elements += size * longest * field.elements
+        return 0
+
+    cdef Lease in_place(self, list pieces, Layout layout, Part *parts, int64_t size):
+        """Find rows that were staged one after the other, with room for the filler: they are a batch as they lie.
+
+        Returns None if they are not.
+        """
+        cdef Row row = <Row>pieces[0]
+        cdef Stage stage = row.stage
+        cdef Field field
+        cdef Part *part
+        cdef char *target
+        cdef int64_t first = row.index
+        cdef int64_t end = first + len(pieces)
+        cdef Py_ssize_t i, j
+        if stage is None:
+            return None
+        for i in range(len(pieces)):
+            row = <Row>pieces[i]
+            if row.stage is not stage or row.index != first + i:
+                return None
+        if end < first + size and (stage.used != end or first + size > stage.capacity):
+            return None
+        if stage.used == end:
+            stage.used = stage.capacity     # nothing waits in it: the next batch had better begin a stage of its own
+        for i in range(len(layout.fields)):
+            field = <Field>layout.fields[i]
+            part = &parts[i]
+            part.longest = 1
+            part.offset = stage.row(i, first) - stage.lease.block.data
+            for j in range(end, first + size):
+                target = stage.row(i, j)
+                if self.repeats:
+                    memcpy(target, target - field.inner, field.inner)
+                else:
+                    memset(target, 0, field.inner)
+            self.item_elements += len(pieces) * field.elements
+            self.batch_elements += size * field.elements
+        return stage.lease
+
+    cdef tuple arguments(self, Layout layout, Part *parts, Lease lease, int64_t size):
+        """Return the arrays over a batch's memory as `fn` gets them."""
+        cdef npy_intp shape[MOST_DIMENSIONS + 1]
+        cdef Field field
+        cdef Py_ssize_t i, j
+        cdef int ndim
+        memory = None
+        rows = []
+        marks = []
+        if self.pinned:
+            memory = lease.block.owner
+        elif self.torch is not None:
+            shape[0] = lease.block.capacity
+            memory = self.torch.from_numpy(array_over(lease, 0, UINT8, 1, shape))
+        for i in range(len(layout.fields)):
+            field = <Field>layout.fields[i]
+            shape[0] = size
+            for j in range(field.ndim):
+                shape[j + 1] = parts[i].longest if j == field.axis else field.shape[j]
+            if memory is None:
+                rows.append(array_over(lease, parts[i].offset, field.dtype, field.ndim + 1, shape))
+            else:
+                rows.append(tensor_over(memory, parts[i].offset, field.torch_dtype, field.ndim + 1, shape))
+            if self.give == NOTHING:
+                continue
+            ndim = 1 if self.give == LENGTHS else 2
+            shape[1] = parts[i].longest
+            if field.axis < 0:
+                marks.append(None)
+            elif memory is None:
+                marks.append(array_over(lease, parts[i].marks, INT64 if ndim == 1 else BOOL, ndim, shape))
+            else:
+                dtype = self.torch.int64 if ndim == 1 else self.torch.bool
+                marks.append(tensor_over(memory, parts[i].marks, dtype, ndim, shape))
+        if self.give == NOTHING:
+            return (layout.gather(rows),)
+        return layout.gather(rows), layout.gather(marks)
+
+    cdef int64_t rounded(self, int64_t longest) except -1:
+        if longest > self.limit:
+            raise ValueError(f"an item is {longest} long, but the last of buckets is {self.limit}")
+        for bucket in self.buckets:
+            if bucket >= longest:
+                return bucket
+        return (longest + self.multiple_of - 1) // self.multiple_of * self.multiple_of
+
+    cdef Lease lease(self, int64_t size):
+        cdef Lease lease
+        if self.torch is not None and not self.pinned_known:
+            self.pinned = self.torch.cuda.is_available()
+            self.pinned_known = True
+        if not self.pinned:
+            return self.pool.take(size)
+        # Not our pool: a copy to a device may be under way when the last reference goes, and torch's allocator alone
+        # knows of it.
+        lease = Lease.__new__(Lease)
+        lease.block = Block.__new__(Block)
+        lease.block.capacity = size
+        lease.block.owner = self.torch.empty(size, dtype=self.torch.uint8, pin_memory=True)
+        lease.block.data = <char *><uintptr_t>lease.block.owner.data_ptr()
+        return lease
+
+    # --- for whoever has no dispatcher
+
+    def prepare_item(self, item):
+        """Return an item as a piece of a batch to come.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it cannot be in any batch.
+        """
+        return self.prepare(item)
+
+    def stage_piece(self, Row piece not None, stage=None):
+        """Copy a piece into a stage, the one that the last call returned if there is room; return that."""
+        if not self.staged or not (stage is None or isinstance(stage, Stage)):
+            raise ValueError("stages are for Assembler(staged=True), and are made by it")
+        return self.stage(piece, stage)
+
+    def assemble_pieces(self, pieces, size=None):
+        """Return the arguments for `fn`: pieces of one layout as rows, then filler rows up to `size`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no piece, one is none, they differ in layout, or an array was changed since.
+        """
+        if type(pieces) is not list:
+            pieces = list(pieces)
+        if not pieces:
+            raise ValueError("a batch needs at least one piece")
+        for piece in pieces:
+            if type(piece) is not Row:
+                raise TypeError(f"a piece is what prepare_item returns, not {piece!r}")
+        if size is not None and not len(pieces) <= size <= MOST_ROWS:
+            raise ValueError(f"size is {size}; it must be from {len(pieces)}, the number of pieces, to {MOST_ROWS}")
+        return self.assemble(pieces, 0 if size is None else size)
+
+    def assemble_items(self, items, size=None):
+        """Return the arguments for `fn`: items as rows, then filler rows up to `size`."""
+        pieces = [self.prepare(item) for item in items]
+        if self.staged:
+            stage = None
+            for piece in pieces:
+                stage = self.stage(piece, stage)
+        return self.assemble_pieces(pieces, size)
+
+
+cdef bint fits(Layout layout, list arrays) except -1:
+    cdef Py_ssize_t i
+    for i in range(len(arrays)):
+        if not takes(<Field>layout.fields[i], array_of(arrays[i])):
+            return False
+    return True
