@@ -24,9 +24,12 @@ FLOORS = {
     "simulation": {"options", "policies"},
     "explanation": set(),
     "recording": {"simulation"},
-    "scheduler": {"options", "metrics", "drivers", "policies", "explanation", "recording"},
-    "decorator": {"scheduler"},
-    "testing": {"scheduler", "options"},
+    "forms": {"options"},
+    "batching": {"forms"},
+    "fingerprints": set(),
+    "scheduler": {"batching", "fingerprints", "options", "metrics", "drivers", "policies", "explanation", "recording"},
+    "decorator": {"scheduler", "options"},
+    "testing": {"scheduler", "options", "batching"},
     "demo": {"scheduler"},
     "commands": {"demo", "options", "simulation"},
     "cli": {"commands"},
@@ -52,7 +55,18 @@ def test_the_core_imports_nothing_of_pybatch() -> None:
 
 def test_the_engine_knows_no_clock_thread_loop_log_or_metrics_library() -> None:
     names = ["_types", "queue", "cost", "histogram", "policy", "machine", "decision", "engine"]
-    names += ["adaptive", "deadline", "traffic", "_numeric", "random", "arrivals", "service", "simulator"]
+    names += [
+        "adaptive",
+        "deadline",
+        "lane",
+        "grouping",
+        "traffic",
+        "_numeric",
+        "random",
+        "arrivals",
+        "service",
+        "simulator",
+    ]
     for name in names:
         for path in CORE.glob(f"{name}.p*"):
             text = path.read_text()
@@ -124,6 +138,9 @@ def test_importing_pybatch_registers_and_starts_nothing() -> None:
         "batchcore.submitter",
         "pybatch",
         "pybatch.decorator",
+        "pybatch.fingerprints",
+        "pybatch.forms",
+        "batchcore.current",
         "pybatch.scheduler",
         "pybatch.metrics.buckets",
         "pybatch.metrics.collector",

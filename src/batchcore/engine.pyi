@@ -1,4 +1,4 @@
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from batchcore.records import Decision, Learned, Past, Stats

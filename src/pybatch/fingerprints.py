@@ -30,27 +30,29 @@ def fingerprint(item: Any) -> Hashable:
     (True, False)
     """
     kind = type(item)
+    content: Hashable = item
     if kind is float or kind is complex:
-        return kind, repr(item)  # 0.0 is not -0.0, and a NaN is like itself
-    if isinstance(item, str | bytes | int):
-        return kind, item
-    if isinstance(item, list | tuple):
-        return kind, tuple(map(fingerprint, item))
-    if isinstance(item, Mapping):
-        return kind, tuple((fingerprint(name), fingerprint(value)) for name, value in item.items())
-    if dataclasses.is_dataclass(item) and not isinstance(item, type):
-        return kind, tuple(fingerprint(getattr(item, field.name)) for field in dataclasses.fields(item))
-    if hasattr(item, "__array__"):
-        import numpy as np
-
-        array = np.asarray(item)
-        if not array.dtype.hasobject:
-            return kind, array.dtype, array.shape, array.tobytes()
+        content = repr(item)  # 0.0 is not -0.0, and a NaN is like itself
+    elif isinstance(item, list | tuple):
+        content = tuple(map(fingerprint, item))
+    elif isinstance(item, Mapping):
+        content = tuple((fingerprint(name), fingerprint(value)) for name, value in item.items())
+    elif dataclasses.is_dataclass(item) and not isinstance(item, type):
+        content = tuple(fingerprint(getattr(item, field.name)) for field in dataclasses.fields(item))
+    elif hasattr(item, "__array__"):
+        content = _content(item)
     try:
-        hash(item)
+        hash(content)
     except TypeError:
         raise TypeError(
             f"dedupe=True cannot compare items of type {kind.__name__}; give dedupe a function that returns something "
             "hashable, such as an id, for an item"
         ) from None
-    return kind, item
+    return kind, content
+
+
+def _content(item: Any) -> Hashable:
+    import numpy as np
+
+    array = np.asarray(item)
+    return item if array.dtype.hasobject else (array.dtype, array.shape, array.tobytes())

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from prometheus_client import CollectorRegistry
 
@@ -21,14 +21,15 @@ from batchcore.records import Stats
 from batchcore.submitter import Submitter
 from batchcore.workers import ThreadDispatcher
 from pybatch import metrics as _metrics
+from pybatch.batching import BatchAs, form_of, pads
 from pybatch.drivers.aio import LoopDispatcher
 from pybatch.drivers.lifecycle import watch
 from pybatch.explanation import Estimate, Explanation, explain
 from pybatch.fingerprints import fingerprint
-from pybatch.forms import BatchAs, form_of, pads
 from pybatch.options import (
     MAX_CONCURRENT_BATCHES,
     UNCHANGED,
+    Options,
     Unchanged,
     choice,
     default_batch_size,
@@ -47,8 +48,9 @@ __all__ = ["Scheduler"]
 X = TypeVar("X")
 Y = TypeVar("Y")
 
-Results = Sequence[Y | BaseException] | Mapping[str, Any]
-BatchFunction = Callable[[list[X]], Results[Y]] | Callable[[list[X]], Awaitable[Results[Y]]] | Callable[..., Any]
+BatchFunction = (
+    Callable[[list[X]], Sequence[Y | BaseException]] | Callable[[list[X]], Awaitable[Sequence[Y | BaseException]]]
+)
 
 
 class Scheduler(Submitter[X, Y]):
@@ -159,9 +161,17 @@ class Scheduler(Submitter[X, Y]):
     [0, 1, 4, 9, 16]
     """
 
+    @overload
+    def __init__(
+        self, fn: BatchFunction[X, Y], *, batch_as: Literal["list"] = "list", **options: Unpack[Options]
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Scheduler[Any, Any], fn: Callable[..., Any], *, batch_as: BatchAs = "list", **options: Unpack[Options]
+    ) -> None: ...
     def __init__(
         self,
-        fn: BatchFunction[X, Y],
+        fn: Callable[..., Any],
         *,
         batch_as: BatchAs = "list",
         array_module: Literal["numpy", "torch"] = "numpy",

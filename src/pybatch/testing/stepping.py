@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 from weakref import WeakKeyDictionary
 
 from batchcore import dispatcher as _core
@@ -22,7 +22,8 @@ from batchcore.engine import Engine
 from batchcore.errors import WouldDeadlock
 from batchcore.future import BaseFuture
 from batchcore.records import Reason
-from pybatch.options import nanoseconds
+from pybatch.batching import BatchAs
+from pybatch.options import Options, nanoseconds
 from pybatch.scheduler import BatchFunction, Scheduler
 
 __all__ = ["Batch", "ManualClock", "SteppingScheduler"]
@@ -185,9 +186,29 @@ class SteppingScheduler(Scheduler[X, Y]):
     [(0.0, ('a', 'bc'), 'full'), (10.0, ('def',), 'idle_worker')]
     """
 
+    @overload
     def __init__(
         self,
         fn: BatchFunction[X, Y],
+        *,
+        clock: ManualClock | None = None,
+        service_ms: float | Callable[[int], float] = 0.0,
+        batch_as: Literal["list"] = "list",
+        **options: Unpack[Options],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: SteppingScheduler[Any, Any],
+        fn: Callable[..., Any],
+        *,
+        clock: ManualClock | None = None,
+        service_ms: float | Callable[[int], float] = 0.0,
+        batch_as: BatchAs = "list",
+        **options: Unpack[Options],
+    ) -> None: ...
+    def __init__(
+        self,
+        fn: Callable[..., Any],
         *,
         clock: ManualClock | None = None,
         service_ms: float | Callable[[int], float] = 0.0,
