@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ def merging(items: object) -> Callable[[list[Any]], Any]:
 
 def merge(results: list[Any]) -> Any:
     """Return results as one array of shape (n, ...), or a dict or tuple of those; as they are if they cannot be one."""
-    first = results[0] if results else None
+    first: Any = results[0] if results else None
     if isinstance(first, Mapping) and all(
         isinstance(result, Mapping) and result.keys() == first.keys() for result in results
     ):
@@ -24,10 +25,10 @@ def merge(results: list[Any]) -> Any:
         type(result) is type(first) and len(result) == len(first) for result in results
     ):
         parts = [merge([result[i] for result in results]) for i in range(len(first))]
-        return first._make(parts) if hasattr(first, "_make") else tuple(parts)
+        make: Callable[[list[Any]], Any] = getattr(type(first), "_make", tuple)
+        return make(parts)
     if hasattr(first, "__dlpack__") and hasattr(first, "new_empty"):
-        import torch  # it is imported: a tensor came
-
+        torch = sys.modules["torch"]
         alike = {(result.shape, result.dtype) if isinstance(result, torch.Tensor) else None for result in results}
         return torch.stack(results) if len(alike) == 1 else results
     if isinstance(first, bool | int | float | complex) or hasattr(first, "__array_interface__"):

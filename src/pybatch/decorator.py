@@ -70,7 +70,8 @@ class Batched(Generic[X, R]):
         with _making:
             scheduler = self._schedulers.get(key)
             if scheduler is None:
-                scheduler = Scheduler(self._function_of(instance), **{"name": self._fn.__name__, **self._options})
+                options: dict[str, Any] = {"name": self._fn.__name__, **self._options}
+                scheduler = Scheduler(self._function_of(instance), **options)
                 self._schedulers[key] = scheduler
                 if instance is not None:
                     weakref.finalize(instance, self._forget, key)
