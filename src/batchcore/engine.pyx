@@ -557,6 +557,7 @@ cdef class Engine:
             max_queue_size=machine.config.max_queue_size,
             max_wait_ns=None if machine.config.max_wait_ns == NEVER_NS else machine.config.max_wait_ns,
             max_latency_ns=None if machine.config.max_latency_ns == NEVER_NS else machine.config.max_latency_ns,
+            max_batch_weight=None if machine.config.max_batch_weight == NEVER_NS else machine.config.max_batch_weight,
             keys=len(self.keys),
             item_elements=item_elements,
             batch_elements=batch_elements,
@@ -586,7 +587,7 @@ cdef class Engine:
             sizes=tuple([(size, <int64_t>(cost_load_ns(cost, size) + 0.5)) for size in sizes]),
             per_item_ns=cost.slope, per_batch_ns=cost.intercept, deviation=cost.deviation,
             arrivals_per_second=traffic_rate(&copy.traffic, now) * 1e9, closed=traffic_closed(&copy.traffic),
-            callers=traffic_callers(&copy.traffic))
+            callers=traffic_callers(&copy.traffic), weighed=copy.config.weighed)
 
     @property
     def policy(self):

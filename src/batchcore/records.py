@@ -159,7 +159,8 @@ class Learned:
     Attributes
     ----------
     sizes : tuple of (int, int)
-        Batch sizes seen and the service time expected of each, ns; of sizes above 64, one for each eighth of an octave.
+        Batch sizes seen, or weights, and the service time expected of each, ns; above 64, one for each eighth of an
+        octave.
     per_item_ns, per_batch_ns : float
         The affine law through them.
     deviation : float
@@ -170,6 +171,8 @@ class Learned:
         Whether callers seem to wait for an answer before they ask again.
     callers : int
         How many there are at least; means something only if `closed`.
+    weighed : bool
+        Whether `sizes` and `per_item_ns` go by weight.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -179,6 +182,7 @@ class Learned:
     arrivals_per_second: float
     closed: bool
     callers: int
+    weighed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +246,8 @@ class Stats:
         Limits in force, in requests.
     max_wait_ns, max_latency_ns : int or None
         Limits in force, nanoseconds; None where there is none.
+    max_batch_weight : int or None
+        Most that a batch may weigh; None: no limit.
     keys : int
         Keys with requests in the queue.
     item_elements, batch_elements : int
@@ -271,6 +277,7 @@ class Stats:
     max_queue_size: int
     max_wait_ns: int | None
     max_latency_ns: int | None
+    max_batch_weight: int | None = None
     keys: int = 0
     item_elements: int = 0
     batch_elements: int = 0
