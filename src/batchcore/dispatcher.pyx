@@ -34,7 +34,7 @@ from batchcore._types cimport (
     NEVER_NS, NO_ROOM, SHUT_DOWN, Status, WAIT,
 )
 from batchcore.custom cimport ask, tell
-from batchcore.engine cimport Engine, weight_of
+from batchcore.engine cimport Engine, bearable, weight_of
 from batchcore.form cimport Piece
 from batchcore.future cimport (
     BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, insist, new_future, report,
@@ -165,13 +165,13 @@ cdef class Dispatcher(Owner):
 
     cdef object prepare(self, object item, object weight, Terms *terms):
         """The item as it is queued; writes its weight.  Runs the user's functions, before anything has changed."""
+        terms.weight = 1
         if weight is None and self.weight_fn is not None:
             weight = self.weight_fn(item)
         if self.form is not None:
             item = self.form.prepare(item)
             if weight is None and self.engine.machine.config.padded:
-                weight = max((<Piece>item).length, <int64_t>1)
-        terms.weight = 1
+                terms.weight = bearable(max((<Piece>item).length, <int64_t>1), &self.engine.machine.config)
         if weight is not None:
             terms.weight = weight_of(weight, &self.engine.machine.config)
         return item

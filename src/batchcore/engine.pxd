@@ -31,4 +31,5 @@ cdef class Engine:
 
 
 cdef int32_t priority_of(object value) except? -1
+cdef int32_t bearable(int64_t weight, const Config *config) except -1
 cdef int32_t weight_of(object value, const Config *config) except -1

@@ -42,6 +42,7 @@ MAX_WEIGHT = 2**31 - 1
 AGING_NS = 2_000_000_000
 
 cdef int32_t c_max_priority = MAX_PRIORITY
+cdef int64_t c_max_weight = MAX_WEIGHT
 cdef int64_t MAX_INSTANT_NS = 2**62 - 1     # leaves room to add any duration
 
 cdef tuple STATUSES = ("new", "queued", "running", "completed", "failed", "expired", "cancelled", "shut_down")
@@ -85,8 +86,13 @@ cdef int32_t priority_of(object value) except? -1:
 
 
 cdef int32_t weight_of(object value, const Config *config) except -1:
-    """A weight that a batch bears."""
-    cdef int64_t weight = integer("weight", value, 1, MAX_WEIGHT)
+    """The weight of a request, which a batch must bear."""
+    return bearable(integer("weight", value, 1, MAX_WEIGHT), config)
+
+
+cdef int32_t bearable(int64_t weight, const Config *config) except -1:
+    if weight > c_max_weight:
+        raise ValueError(f"weight is {weight}; it must be at most {MAX_WEIGHT}")
     if weight > config.max_batch_weight and not config.overweight:
         raise ValueError(
             f"weight is {weight}, and max_batch_weight is {config.max_batch_weight}; raise it, make the item smaller, "
@@ -284,8 +290,10 @@ cdef class Engine:
                 cost_learn(&self.machine.cost, size, service_ns)
 
     def __dealloc__(self):
-        cdef Entry *entry = machine_clear(&self.machine, self.machine.now_ns, SHUT_DOWN)
+        cdef Entry *entry
         cdef Entry *later
+        self.machine.main.account = NULL    # the collector may have taken its owner already
+        entry = machine_clear(&self.machine, self.machine.now_ns, SHUT_DOWN)
         while entry != NULL:
             later = entry.later
             if entry.lane.owner != NULL:
