@@ -18,13 +18,14 @@ CORE, API = ROOT / "src" / "batchcore", ROOT / "src" / "pybatch"
 # Lower may not import higher; the drivers do not know each other, and options know no driver.
 FLOORS = {
     "options": set(),
+    "forms": {"options"},
     "metrics": set(),
     "drivers": set(),
     "policies": set(),
     "simulation": {"options", "policies"},
     "explanation": set(),
     "recording": {"simulation"},
-    "scheduler": {"options", "metrics", "drivers", "policies", "explanation", "recording"},
+    "scheduler": {"options", "forms", "metrics", "drivers", "policies", "explanation", "recording"},
     "decorator": {"scheduler"},
     "testing": {"scheduler", "options"},
     "demo": {"scheduler"},
@@ -119,11 +120,13 @@ def test_importing_pybatch_registers_and_starts_nothing() -> None:
 @pytest.mark.parametrize(
     "module",
     [
+        "batchcore.assembly",
         "batchcore.engine",
         "batchcore.future",
         "batchcore.dispatcher",
         "pybatch",
         "pybatch.decorator",
+        "pybatch.forms",
         "pybatch.scheduler",
         "pybatch.metrics.buckets",
         "pybatch.metrics.collector",

@@ -12,11 +12,21 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BFLOAT16", "as_array", "check_dtype", "dtype_of", "exactly", "padding_of", "torch_dtype_of", "value_of_field"]
+__all__ = [
+    "BFLOAT16",
+    "as_array",
+    "check_dtype",
+    "dtype_of",
+    "exactly",
+    "padding_of",
+    "torch_dtype_of",
+    "value_of_field",
+]
 
 BFLOAT16 = np.dtype("V2")
 """What stands for torch's bfloat16, which NumPy has not."""
 
+_KINDS = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}  # each holds the numbers of those before it
 _PLAIN = frozenset({bool, int, float, complex, str, list})
 _ELSEWHERE = "use batch_as='list', or a collate function of your own"
 
@@ -53,7 +63,7 @@ def as_array(value: Any, where: str, dtype: Any = None, *, bfloat16: bool = Fals
     if isinstance(value, getattr(torch, "Tensor", ())):
         return _of_tensor(value, where, torch, bfloat16)
     try:
-        if isinstance(value, (bytes, bytearray)):
+        if isinstance(value, (bytes, bytearray)) and not isinstance(value, np.generic):
             value = memoryview(value)
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             array = np.from_dlpack(value)
@@ -99,7 +109,8 @@ def exactly(value: Any, natural: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> 
     TypeError, ValueError, OverflowError
         If it has none for the value.
     """
-    if natural.size and not np.can_cast(natural.dtype, dtype, "same_kind"):
+    wide, narrow = _KINDS.get(dtype.kind, -1), _KINDS.get(natural.dtype.kind, -1)
+    if natural.size and not (wide >= narrow >= 0 or np.can_cast(natural.dtype, dtype, "same_kind")):
         raise TypeError(f"{natural.dtype} does not become {dtype} without a cast")
     array = np.asarray(value, dtype)
     if dtype.kind in "biuSUmM" and not np.array_equal(array, natural):
@@ -126,8 +137,8 @@ def dtype_of(dtype: Any) -> np.dtype[Any] | None:
     if dtype is None:
         return None
     torch = sys.modules.get("torch")
-    if isinstance(dtype, getattr(torch, "dtype", ())):
-        return BFLOAT16 if dtype == torch.bfloat16 else torch.empty(0, dtype=dtype).numpy().dtype  # type: ignore[union-attr]
+    if torch is not None and isinstance(dtype, getattr(torch, "dtype", ())):
+        return BFLOAT16 if dtype == torch.bfloat16 else np.asarray(torch.empty(0, dtype=dtype)).dtype
     found = np.dtype(dtype)
     check_dtype(found, "an item")
     return found
@@ -146,7 +157,9 @@ def torch_dtype_of(dtype: np.dtype[Any], where: str, torch: Any) -> Any:
     try:
         return torch.from_numpy(np.empty(0, dtype)).dtype
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{where} has dtype {dtype}, which torch has not: convert it, or use array_module='numpy'") from error
+        raise TypeError(
+            f"{where} has dtype {dtype}, which torch has not: convert it, or use array_module='numpy'"
+        ) from error
 
 
 def value_of_field(value: Any, index: int, names: tuple[Any, ...] | None) -> Any:
@@ -160,7 +173,9 @@ def value_of_field(value: Any, index: int, names: tuple[Any, ...] | None) -> Any
     if isinstance(value, Mapping):
         unknown = [name for name in value if name not in (names or ())]
         if unknown:
-            raise ValueError(f"Pad(value={value!r}) names {unknown[0]!r}, but the fields of an item are {names or 'none'}")
+            raise ValueError(
+                f"Pad(value={value!r}) names {unknown[0]!r}, but the fields of an item are {names or 'none'}"
+            )
         return value.get(names[index] if names else None, 0)
     if isinstance(value, (list, tuple)):
         if len(value) != len(names or ()):
