@@ -26,7 +26,9 @@ def stack(arrays: Sequence[Array], size: int, filler: str) -> Array:
     return batch
 
 
-def pad(arrays: Sequence[Array], size: int, filler: str, *, axis: int, value: Any, left: bool, **rounding: Any) -> Array:
+def pad(
+    arrays: Sequence[Array], size: int, filler: str, *, axis: int, value: Any, left: bool, **rounding: Any
+) -> Array:
     """Pad with slices into an array full of `value`; `value` 0 is the dtype's own zero."""
     shape = list(arrays[0].shape)
     shape[axis] = longest_of([array.shape[axis] for array in arrays], **rounding)
@@ -57,7 +59,7 @@ def mask_of(lengths: Array, longest: int, left: bool) -> Array:
 
 # --- structures: how fields become an item, and how they are found again in a batch
 
-Pair = namedtuple("Pair", ["first", "second"])  # noqa: PYI024: as people have them
+Pair = namedtuple("Pair", ["first", "second"])
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,11 @@ class Slotted:
 
 STRUCTURES: dict[str, tuple[int, Callable[[Sequence[Any]], Any], Callable[[Any], list[Any]]]] = {
     "array": (1, lambda fields: fields[0], lambda batch: [batch]),
-    "dict": (2, lambda fields: dict(zip(("first", "second"), fields, strict=True)), lambda b: [b["first"], b["second"]]),
+    "dict": (
+        2,
+        lambda fields: dict(zip(("first", "second"), fields, strict=True)),
+        lambda b: [b["first"], b["second"]],
+    ),
     "tuple": (2, tuple, list),
     "triple": (3, tuple, list),
     "named tuple": (2, Pair._make, lambda batch: [batch.first, batch.second]),
@@ -88,12 +94,12 @@ STRUCTURES: dict[str, tuple[int, Callable[[Sequence[Any]], Any], Callable[[Any],
 
 
 def same(ours: Any, theirs: Array) -> bool:
-    """Whether two arrays are equal in dtype, shape and every byte, and ours is a batch to work in."""
+    """Whether two arrays are equal in dtype, shape and every element, and ours is a batch to work in."""
     return bool(
         type(ours) is np.ndarray
         and ours.dtype == theirs.dtype
         and ours.shape == theirs.shape
-        and ours.tobytes() == theirs.tobytes()
+        and np.array_equal(ours, theirs)
         and ours.flags.c_contiguous
         and ours.flags.writeable
         and ours.ctypes.data % ours.dtype.alignment == 0
