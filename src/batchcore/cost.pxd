@@ -30,7 +30,7 @@ cdef enum:
     EXACT_SIZES = 64    # each has a slot of its own; above, eight slots an octave
     SLOTS = 265         # up to MAX_LOAD
     MAX_SIZE = 1 << 20  # requests
-    MAX_LOAD = (1 << 31) - 1
+    MAX_LOAD = 0x7FFF_FFFF
 
 cdef struct Slot:
     double seen         # batches, at most 1000; 0: none
