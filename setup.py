@@ -10,7 +10,21 @@ import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ["custom", "engine", "form", "future", "dispatcher", "workers", "recorder", "simulator"]
+MODULES = [
+    "audit",
+    "custom",
+    "keys",
+    "engine",
+    "form",
+    "future",
+    "groups",
+    "results",
+    "dispatcher",
+    "submitter",
+    "workers",
+    "recorder",
+    "simulator",
+]
 WITH_NUMPY = ["assembly", "layout", "memory", "rows"]
 
 # -ffp-contract=off: a fused multiply-add would make arm64 learn other costs, and so decide otherwise, than x86_64.

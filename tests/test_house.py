@@ -17,17 +17,19 @@ CORE, API = ROOT / "src" / "batchcore", ROOT / "src" / "pybatch"
 
 # Lower may not import higher; the drivers do not know each other, and options know no driver.
 FLOORS = {
-    "options": set(),
-    "forms": {"options"},
+    "options": {"policies"},
     "metrics": set(),
     "drivers": set(),
     "policies": set(),
     "simulation": {"options", "policies"},
     "explanation": set(),
     "recording": {"simulation"},
-    "scheduler": {"options", "forms", "metrics", "drivers", "policies", "explanation", "recording"},
-    "decorator": {"scheduler"},
-    "testing": {"scheduler", "options"},
+    "forms": {"options"},
+    "batching": {"forms"},
+    "fingerprints": set(),
+    "scheduler": {"batching", "fingerprints", "options", "metrics", "drivers", "policies", "explanation", "recording"},
+    "decorator": {"scheduler", "options"},
+    "testing": {"scheduler", "options", "batching"},
     "demo": {"scheduler"},
     "commands": {"demo", "options", "simulation"},
     "cli": {"commands"},
@@ -52,8 +54,9 @@ def test_the_core_imports_nothing_of_pybatch() -> None:
 
 
 def test_the_engine_knows_no_clock_thread_loop_log_or_metrics_library() -> None:
-    names = ["_types", "queue", "cost", "histogram", "policy", "machine", "engine"]
-    names += ["adaptive", "deadline", "traffic", "_numeric", "random", "arrivals", "service", "simulator"]
+    names = ["_types", "queue", "cost", "histogram", "policy", "machine", "decision", "engine"]
+    names += ["adaptive", "deadline", "lane", "grouping", "traffic", "_numeric", "random", "arrivals", "service"]
+    names += ["simulator"]
     for name in names:
         for path in CORE.glob(f"{name}.p*"):
             text = path.read_text()
@@ -123,10 +126,12 @@ def test_importing_pybatch_registers_and_starts_nothing() -> None:
         "batchcore.assembly",
         "batchcore.engine",
         "batchcore.future",
-        "batchcore.dispatcher",
+        "batchcore.submitter",
         "pybatch",
         "pybatch.decorator",
+        "pybatch.fingerprints",
         "pybatch.forms",
+        "batchcore.current",
         "pybatch.scheduler",
         "pybatch.metrics.buckets",
         "pybatch.metrics.collector",

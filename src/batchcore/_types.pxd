@@ -51,6 +51,12 @@ cdef enum Kind:
     DISPATCH
     ASK         # the user's policy has to be asked first
 
+# What to do with a batch whose size the model does not accept.
+cdef enum Fitting:
+    CHEAPER     # the cheaper of both a request, by the cost model
+    PAD_UP      # to the next size accepted; filler is added
+    BATCH_DOWN  # to the one before; the rest stays queued
+
 cdef enum PolicyId:
     IMMEDIATE
     FIXED

@@ -9,6 +9,8 @@ arrivals.  It is badly wrong in some situations, and this policy is that rule an
 - several workers and a service time that hardly grows with size (`wait_for_turn`): they would bunch;
 - a model whose batches do not pay, or hurt (`choose_size`).
 
+While requests of several keys are queued nobody waits: there is something else to do.
+
 No wait is longer in all than the time that merging saves the workers, S = l(n) + l(1) - l(n + 1): never more than one
 batch's overhead, which is the ski-rental bound.  Nothing waits that cannot gain, nor past `max_wait_ns` and
 `max_latency_ns`.
@@ -21,7 +23,7 @@ from libc.stdint cimport int64_t
 
 from batchcore._numeric cimport power
 from batchcore._types cimport FULL, GATHERED, IDLE_WORKER, Reason, SPACED, SPLIT, START_NS
-from batchcore.cost cimport Cost, cost_expect_ns, cost_known, cost_law_ns
+from batchcore.cost cimport Cost, cost_expect_ns, cost_known, cost_law_ns, cost_load
 from batchcore.policy cimport Plan, SLEEP_NS, View, largest_size, no_later, plan_immediate
 from batchcore.traffic cimport (
     BINS, Gaps, Traffic, bin_end_ns, bin_of, gaps_known, traffic_closed, traffic_callers, traffic_rate,
@@ -162,7 +164,8 @@ cdef inline int64_t wait_for_turn(const View *view) noexcept nogil:
     cdef double likely = max(<double>view.queued, rate * service / workers)
     if view.dispatched_at_ns == START_NS or rate * service <= workers:
         return 0
-    if view.cost.intercept < 0.66 * cost_law_ns(view.cost, min(likely, <double>view.max_batch_size)):
+    if view.cost.intercept < 0.66 * cost_law_ns(
+            view.cost, cost_load(view.cost, min(likely, <double>view.max_batch_size))):
         return 0
     return view.dispatched_at_ns + <int64_t>(service / workers) - view.now_ns
 
@@ -179,7 +182,7 @@ cdef inline Plan plan_adaptive(const View *view) noexcept nogil:
     size = choose_size(view) if plan.size > 1 else 1
     if size < plan.size:
         return Plan(until_ns=view.now_ns, size=size, reason=SPLIT)
-    if plan.reason == FULL:
+    if plan.reason == FULL or not view.alone:
         return plan
     longest_ns = <int64_t>(
         cost_expect_ns(view.cost, plan.size) + cost_expect_ns(view.cost, 1) - cost_expect_ns(view.cost, plan.size + 1)

@@ -12,11 +12,14 @@ shape: so a slow first batch (compilation, cold caches) is forgotten with the fi
 within three.  Slow and fast are judged alike, or a machine that goes to and fro would leave the sizes that it does not
 run behind, a step at a time.
 
+What n counts is the load: the size of the batch that the model is given or, where requests are weighed, its weight.
+The load of a batch that is not made yet comes from its size and the usual weight of a request.
+
 O(1) to learn and to predict but for a rescaling; plain doubles in a fixed order, so every machine learns the same.
 Source: the rules and figures of the simulation study in docs/policies.md; Clockwork (OSDI 2020) for tables by size.
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 
 from batchcore._numeric cimport floor_log2
 
@@ -25,26 +28,30 @@ cdef extern from *:
 
 cdef enum:
     EXACT_SIZES = 64    # each has a slot of its own; above, eight slots an octave
-    SLOTS = 177         # up to MAX_SIZE
-    MAX_SIZE = 1 << 20
+    SLOTS = 265         # up to MAX_LOAD
+    MAX_SIZE = 1 << 20  # requests
+    MAX_LOAD = 0x7FFF_FFFF
 
 cdef struct Slot:
     double seen         # batches, at most 1000; 0: none
-    double n            # moving average of their size
+    double n            # moving average of their load
     double ns           # moving average of their service time
 
 cdef struct Cost:
     double weight       # sum of weights; 0 before the first batch
-    double n            # weighted sums of: batch size,
+    double n            # weighted sums of: load,
     double ns           # service time, ns,
-    double n_n          # size squared,
-    double n_ns         # size times service time
-    double slope        # the affine law, ns a request,
+    double n_n          # load squared,
+    double n_ns         # load times service time
+    double slope        # the affine law, ns a unit of load,
     double intercept    # and ns a batch
     double deviation    # moving average of |service time / expected - 1|, at most 1
     double fastest_ns   # the fastest batch lately; 0 before the first
     int64_t odd         # batches in a row that were slow, or that were fast
     double odd_ratio    # service time / expected of the least odd of them; valid when odd > 0
+    double per_request  # mean weight of a request lately; 0: load is no weight, or none is known
+    const int32_t *sizes    # the only batch sizes the model is given, ascending; belongs to the engine
+    int64_t size_count  # 0: any
     Slot slots[SLOTS]
 
 
@@ -54,6 +61,41 @@ cdef inline int slot_of(int64_t n) noexcept nogil:
         return <int>n
     octave = floor_log2(n)
     return EXACT_SIZES + (octave - 6) * 8 + <int>((n >> (octave - 3)) & 7)
+
+
+cdef inline int64_t cost_sizes_below(const Cost *cost, int64_t n) noexcept nogil:
+    """How many of the sizes accepted are less than n."""
+    cdef int64_t low = 0
+    cdef int64_t high = cost.size_count
+    cdef int64_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if cost.sizes[middle] < n:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef inline int64_t cost_size_up(const Cost *cost, int64_t n) noexcept nogil:
+    """The size of the batch that the model is given for n requests: the next one accepted."""
+    cdef int64_t i = cost_sizes_below(cost, n)
+    return cost.sizes[i] if i < cost.size_count else n
+
+
+cdef inline int64_t cost_size_down(const Cost *cost, int64_t n) noexcept nogil:
+    """The largest size accepted up to n; 0: there is none."""
+    cdef int64_t i = cost_sizes_below(cost, n + 1)
+    return cost.sizes[i - 1] if i > 0 else 0
+
+
+cdef inline double cost_load(const Cost *cost, double n) noexcept nogil:
+    """What n requests are likely to load the model with."""
+    if cost.per_request > 0.0:
+        return n * cost.per_request
+    if cost.size_count > 0:
+        return <double>cost_size_up(cost, <int64_t>n)
+    return n
 
 
 cdef inline bint cost_known(const Cost *cost) noexcept nogil:
@@ -71,8 +113,8 @@ cdef inline double cost_slot_ns(const Cost *cost, const Slot *slot, int64_t n) n
     return slot.ns * cost_law_ns(cost, <double>n) / cost_law_ns(cost, slot.n)
 
 
-cdef inline double cost_expect_ns(const Cost *cost, int64_t n) noexcept nogil:
-    """Expected service time of a batch of n, 1 to MAX_SIZE: ns, at most MOST_NS; 0 while nothing is known."""
+cdef inline double cost_load_ns(const Cost *cost, int64_t n) noexcept nogil:
+    """Expected service time of a load of n, 1 to MAX_LOAD: ns, at most MOST_NS; 0 while nothing is known."""
     cdef double law = cost_law_ns(cost, <double>n)
     cdef const Slot *slot = &cost.slots[slot_of(n)]
     cdef double trust
@@ -80,6 +122,13 @@ cdef inline double cost_expect_ns(const Cost *cost, int64_t n) noexcept nogil:
         return min(law, MOST_NS)
     trust = 1.0 if slot.seen < 3.0 else 0.2     # in the law, in batches
     return min((slot.seen * cost_slot_ns(cost, slot, n) + trust * law) / (slot.seen + trust), MOST_NS)
+
+
+cdef inline double cost_expect_ns(const Cost *cost, int64_t n) noexcept nogil:
+    """The same for a batch of n requests, 1 to MAX_SIZE."""
+    if cost.per_request == 0.0 and cost.size_count == 0:
+        return cost_load_ns(cost, n)
+    return cost_load_ns(cost, <int64_t>max(min(cost_load(cost, <double>n), <double>MAX_LOAD), 1.0))
 
 
 cdef inline int64_t cost_predict_ns(const Cost *cost, int64_t n) noexcept nogil:

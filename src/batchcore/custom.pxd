@@ -3,11 +3,15 @@
 from libc.stdint cimport int64_t
 
 from batchcore._lock cimport Lock
-from batchcore.machine cimport Decision, Flight, Machine
+from batchcore.decision cimport Decision
+from batchcore.lane cimport Lane
+from batchcore.machine cimport Flight, Machine
 
 
 cdef class View:
     cdef Machine *machine       # NULL: the call that it was made for is over
+    cdef Lane *lane             # of the requests it is about
+    cdef object owner           # of the lane
     cdef Lock *mutex            # of the machine; NULL: nobody shares it
     cdef int64_t changes        # of the machine when it was asked
     cdef int64_t batches        # that had left then

@@ -1,7 +1,9 @@
-from typing import final
+from typing import Any, final
 
 @final
 class View:
+    @property
+    def key(self) -> Any: ...
     @property
     def now_ns(self) -> int: ...
     @property

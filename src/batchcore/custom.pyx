@@ -18,10 +18,11 @@ from batchcore import records
 from batchcore._lock cimport Lock, lock, unlock
 from batchcore._types cimport NEVER_NS
 from batchcore.cost cimport MAX_SIZE, cost_known, cost_predict_ns
-from batchcore.machine cimport (
-    Decision, Entry, Flight, Machine, machine_answer, machine_give_up, machine_ready, machine_tell,
-)
-from batchcore.queue cimport Node, queue_peek, queue_put_back, queue_remove
+from batchcore.decision cimport Decision, machine_answer, machine_give_up
+from batchcore.keys cimport KeyLane, owner_of
+from batchcore.lane cimport Entry, lane_soonest
+from batchcore.machine cimport Flight, Machine, machine_tell
+from batchcore.queue cimport Node, queue_peek
 from batchcore.traffic cimport traffic_rate
 
 cdef object instant_of(int64_t instant_ns):
@@ -46,6 +47,8 @@ cdef class View:
     ----------
     now_ns : int
         The time.
+    key : object
+        Of the requests that wait; what follows of these is of that key alone.
     queued, running : int
         Requests that wait, at least 1, and that are being computed.
     in_flight, capacity : int
@@ -103,6 +106,10 @@ cdef class View:
             free(ends)
 
     @property
+    def key(self):
+        return None if self.owner is None else (<KeyLane>self.owner).key
+
+    @property
     def max_wait_ns(self):
         return instant_of(self.max_wait)
 
@@ -122,46 +129,37 @@ cdef class View:
         cdef int64_t most = max(min(operator.index(n), <object>self.queued), 0)
         cdef int64_t count = 0
         cdef int64_t i
-        cdef Entry *entry
-        cdef Node *node
-        cdef Node **nodes = <Node **>malloc((most + 1) * (sizeof(Node *) + sizeof(int64_t)))
-        cdef int64_t *found = <int64_t *>(nodes + most + 1)
-        if nodes == NULL:
+        cdef Entry **entries = <Entry **>malloc((most + 1) * sizeof(Entry *))
+        if entries == NULL:
             raise MemoryError
         try:
             self.valid()
             lock_if(self.mutex)
-            node = queue_peek(&self.machine.order)
-            while node != NULL and count < most:
-                queue_remove(&self.machine.order, node)
-                nodes[count] = node
-                entry = <Entry *>node
-                found[count] = entry.deadline_ns if deadlines else entry.arrival_ns
-                count += 1
-                node = queue_peek(&self.machine.order)
-            for i in range(count - 1, -1, -1):
-                queue_put_back(&self.machine.order, nodes[i])
+            count = lane_soonest(self.lane, entries, most)
+            for i in range(count):
+                # In place of the address: a list may not be made under the lock.
+                (<int64_t *>entries)[i] = entries[i].deadline_ns if deadlines else entries[i].arrival_ns
             unlock_if(self.mutex)
-            return [instant_of(found[i]) for i in range(count)]
+            return [instant_of((<int64_t *>entries)[i]) for i in range(count)]
         finally:
-            free(nodes)
+            free(entries)
 
     cdef void fill(self) noexcept:
         """Copy what the machine says now; nothing here may run Python code."""
         cdef const Machine *machine = self.machine
-        cdef Node *expiry = queue_peek(&machine.expiry)
+        cdef const Node *expiry = queue_peek(&self.lane.expiry)
         self.changes = machine.changes
         self.batches = machine.batches
         self.now_ns = machine.now_ns
-        self.queued = machine.queued
+        self.queued = self.lane.queued
         self.running = machine.running
         self.in_flight = machine.in_flight
         self.capacity = machine.config.capacity
         self.max_batch_size = machine.config.max_batch_size
         self.max_wait = machine.config.max_wait_ns
         self.max_latency = machine.config.max_latency_ns
-        self.oldest_arrival_ns = machine.oldest.arrival_ns
-        self.newest_arrival_ns = machine.newest.arrival_ns
+        self.oldest_arrival_ns = self.lane.oldest.arrival_ns
+        self.newest_arrival_ns = self.lane.newest.arrival_ns
         self.earliest_deadline = NEVER_NS if expiry == NULL else expiry.key
         self.last_completion = machine.progress_at_ns
         self.arrivals_per_second = traffic_rate(&machine.traffic, machine.now_ns) * 1e9
@@ -207,10 +205,12 @@ cdef int ask(object decider, Machine *machine, Lock *mutex, int64_t now_ns, Deci
     cdef View view = View.__new__(View)
     cdef int64_t until_ns, size
     view.machine = machine
+    view.lane = decision.lane
+    view.owner = owner_of(view.lane)
     view.mutex = mutex
     lock_if(mutex)
     machine_tell(machine, now_ns)
-    if machine_ready(machine):
+    if view.lane.queued > 0 and machine.in_flight < machine.config.capacity:
         view.fill()
     unlock_if(mutex)
     if view.queued == 0:
@@ -230,7 +230,7 @@ cdef int ask(object decider, Machine *machine, Lock *mutex, int64_t now_ns, Deci
             raise ValueError(f"the policy answered {answer!r}; it must drop at least 1 request")
         lock_if(mutex)
         if view.changes == machine.changes:
-            machine_give_up(machine, now_ns, size, decision)
+            machine_give_up(machine, view.lane, now_ns, size, decision)
         unlock_if(mutex)
         return 0
     else:
@@ -239,7 +239,7 @@ cdef int ask(object decider, Machine *machine, Lock *mutex, int64_t now_ns, Deci
         if size < 1:
             raise ValueError(f"the policy answered {answer}; it must dispatch at least 1 request, or Wait")
     lock_if(mutex)
-    machine_answer(machine, view.changes, view.batches, until_ns, size)
+    machine_answer(machine, view.lane, view.changes, view.batches, until_ns, size)
     unlock_if(mutex)
     return 0
 

@@ -11,19 +11,15 @@ same section.  A submit signals if it changes something before that instant and 
 Lock rule: check arguments, lock, call the machine, unlock; only then raise, call back, or drop references.
 """
 
-from collections.abc import Mapping, Set
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int64_t
 
 import asyncio
 import collections
-import math
-import numbers
-import types
 from asyncio import _get_running_loop
 
-from batchcore.errors import BatchAborted, BatchSizeMismatch, InvalidBatchResult, QueueFull, SchedulerClosed
+from batchcore.errors import BatchAborted, QueueFull, SchedulerClosed
 from batchcore.records import REASONS
 
 cdef extern from "Python.h":
@@ -38,67 +34,36 @@ from batchcore._types cimport (
     NEVER_NS, NO_ROOM, SHUT_DOWN, Status, WAIT,
 )
 from batchcore.custom cimport ask, tell
-from batchcore.engine cimport Engine, priority_of
+from batchcore.engine cimport Engine, bearable, weight_of
+from batchcore.form cimport Piece
 from batchcore.future cimport (
     BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, insist, new_future, report,
     take_parker,
 )
-from batchcore.machine cimport (
-    Decision, Entry, Estimate, Machine, machine_abandon, machine_answer, machine_cancel, machine_clear, machine_close,
-    machine_complete, machine_decide, machine_estimate, machine_flush, machine_next_wakeup_ns, machine_reject,
-    machine_submit,
+from batchcore.decision cimport (
+    Decision, Estimate, machine_answer, machine_decide, machine_estimate, machine_next_wakeup_ns,
 )
+from batchcore.keys cimport KeyLane, owner_of
+from batchcore.lane cimport Entry, Lane
+from batchcore.machine cimport (
+    Machine, machine_abandon, machine_cancel, machine_clear, machine_close, machine_complete, machine_flush,
+    machine_reject, machine_submit,
+)
+from batchcore.results cimport results_of
 
-MAX_DURATION_MS = 1e10
-cdef double c_max_duration_ms = MAX_DURATION_MS
 cdef tuple ABORTIONS = (asyncio.CancelledError, GeneratorExit)
 
 
-cdef int64_t timeout_ns_of(object timeout_ms) except? -1:
-    """Turn a request's own timeout into ns; below zero is legal and means too late."""
-    cdef double value
-    if type(timeout_ms) is float:
-        value = timeout_ms
-    elif isinstance(timeout_ms, numbers.Real) and not isinstance(timeout_ms, bool):
-        # Bounded first: an int may be too large for a float.
-        value = min(max(timeout_ms, -2 * MAX_DURATION_MS), 2 * MAX_DURATION_MS)
-    else:
-        raise TypeError(f"timeout_ms must be a number of milliseconds or None, not {timeout_ms!r}")
-    if not value <= c_max_duration_ms or value == -math.inf:
-        raise ValueError(
-            f"timeout_ms is {timeout_ms!r}; it must be at most {MAX_DURATION_MS:g}, or None for no limit")
-    return <int64_t>(max(value, -c_max_duration_ms) * 1e6)
-
-
-cdef list futures_of(Entry *chain):
+cdef list futures_of(Engine engine, Entry *chain):
     """The futures of a chain that the machine has let go of; the queue's references to them pass to the list."""
     cdef list futures = []
     while chain != NULL:
         futures.append(<object>chain.owner)
         Py_DECREF(<object>chain.owner)
+        if chain.lane.owner != NULL:
+            engine.keys.release(chain)
         chain = chain.later
     return futures
-
-
-cdef list results_of(object results, Py_ssize_t n):
-    """Whatever `fn` returned as a list of `n`, or raise what is wrong with it."""
-    if type(results) is not list and type(results) is not tuple and (
-        isinstance(results, (str, bytes, bytearray, Mapping, Set))
-        or not (hasattr(results, "__len__") and hasattr(results, "__getitem__"))
-    ):
-        if isinstance(results, types.CoroutineType):
-            results.close()
-        hint = "; is it an async function behind a sync one?" if hasattr(results, "__await__") else ""
-        raise InvalidBatchResult(
-            f"fn must return a sequence with one result an item, such as a list, not {type(results).__name__}{hint}")
-    cdef list values
-    try:
-        values = list(results)
-    except TypeError as error:
-        raise InvalidBatchResult(f"fn returned {type(results).__name__}, which cannot be read: {error}") from error
-    if len(values) != n:
-        raise BatchSizeMismatch(f"fn was given {n} items and returned {len(values)} results")
-    return values
 
 
 cdef class Batch:
@@ -107,11 +72,26 @@ cdef class Batch:
     def __len__(self):
         return len(self.futures)
 
-    cpdef list take_items(self):
-        """The items, of which no reference stays here."""
-        items = self.items
+    @property
+    def key(self):
+        """What its requests were submitted with."""
+        return None if self.lane is None else self.lane.key
+
+    def shown_items(self):
+        """The items as arrays or structures of them where they are prepared; None in the place of one copied before."""
+        return [item.source if isinstance(item, Piece) else item for item in self.items]
+
+    cpdef object run(self):
+        """Call `fn`; no reference to the items stays here."""
+        cdef list items = self.items
         self.items = None
-        return items
+        if self.form is not None:
+            return self.fn(*self.form.assemble(items, self.model_size))
+        if self.model_size > len(self.futures):
+            items += [items[len(items) - 1]] * (self.model_size - len(items))
+        if self.collate is not None:
+            return self.fn(self.collate(items))
+        return self.fn(items)
 
 
 cdef class Dispatcher(Owner):
@@ -183,25 +163,62 @@ cdef class Dispatcher(Owner):
             raise interruptions[0]
         return 0
 
-    cdef BaseFuture offer(self, object fn, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority):
-        """Queue an item; None if there is no room."""
+    cdef object key_of(self, object item, object key):
+        """The key of a request that was submitted with `key`."""
+        return self.key_fn(item) if key is None and self.key_fn is not None else key
+
+    cdef object prepare(self, object item, object weight, Terms *terms):
+        """The item as it is queued; writes its weight.  Runs the user's functions, before anything has changed."""
+        terms.weight = 1
+        if weight is None and self.weight_fn is not None:
+            weight = self.weight_fn(item)
+        if self.form is not None:
+            item = self.form.prepare(item)
+            if weight is None and self.engine.machine.config.padded:
+                terms.weight = bearable(max((<Piece>item).length, <int64_t>1), &self.engine.machine.config)
+        if weight is not None:
+            terms.weight = weight_of(weight, &self.engine.machine.config)
+        return item
+
+    cdef KeyLane find_lane(self, object item, object key):
+        """The lane that a prepared item belongs to; None for the main one."""
+        cdef object layout = None if self.form is None else (<Piece>item).layout
+        return None if key is None and layout is None else self.engine.keys.find(key, layout)
+
+    cdef int stage(self, object item, KeyLane lane) except -1:
+        if self.form is not None and self.form.staged:
+            lane.stage = self.form.stage(<Piece>item, lane.stage)
+        return 0
+
+    cdef BaseFuture offer(self, object fn, object item, object key, const Terms *terms):
+        """Queue a prepared item; None if there is no room."""
         cdef BaseFuture future = new_future(item, self)
+        cdef KeyLane lane = None
         cdef bint signal = False
         cdef Answer answer
+        if key is not None or self.form is not None:
+            lane = self.find_lane(item, key)
+            self.stage(item, lane)
         lock(&self.lock)
-        answer = machine_submit(&self.engine.machine, now_ns, &future.entry, deadline_ns, priority)
+        answer = machine_submit(
+            &self.engine.machine, terms.now_ns, &self.engine.machine.main if lane is None else &lane.lane,
+            &future.entry, terms.deadline_ns, terms.priority, terms.weight)
         if answer == ACCEPTED:
             Py_INCREF(future)
+            if lane is not None:
+                Py_INCREF(lane)
             if self.fn is None:
                 self.fn = fn
             signal = self.due()
         if self.recorder is not None and (answer == ACCEPTED or answer == ENDED):
-            self.recorder.add(now_ns, deadline_ns, priority)
+            self.recorder.add(terms.now_ns, terms.deadline_ns, terms.priority)
         unlock(&self.lock)
         if answer == ACCEPTED:
             if signal:
                 self.call_server()
             return future
+        if lane is not None:
+            self.engine.keys.leave(lane)
         if answer == NO_ROOM:
             return None
         if answer == CLOSED:
@@ -212,44 +229,80 @@ cdef class Dispatcher(Owner):
     def closed_error(self):
         return SchedulerClosed(f"scheduler {self.name!r} is shut down and takes no more requests")
 
-    cdef BaseFuture submit(self, object fn, object item, int64_t deadline_ns, int64_t now_ns, int32_t priority):
-        cdef BaseFuture future = self.offer(fn, item, deadline_ns, now_ns, priority)
+    cdef BaseFuture submit(self, object fn, object item, object key, object weight, Terms *terms):
+        cdef BaseFuture future
+        if self.sorts or weight is not None:
+            key = self.key_of(item, key)
+            item = self.prepare(item, weight, terms)
+        future = self.offer(fn, item, key, terms)
         if future is None:
             if self.block and _get_running_loop() is None:
-                return self.submit_blocking(fn, item, deadline_ns, priority)
+                return self.submit_blocking(fn, item, key, terms)
             if self.recorder is not None:
-                self.recorder.add(now_ns, deadline_ns, priority)
+                self.recorder.add(terms.now_ns, terms.deadline_ns, terms.priority)
             raise self.refuse(1)
         return future
 
-    cdef list submit_all(self, object fn, list items, int64_t deadline_ns, int64_t now_ns, int32_t priority):
+    cdef BaseFuture submit_waiting(self, object fn, object item, object key, object weight, Terms *terms):
+        """The same, but whatever the options say wait for room."""
+        cdef BaseFuture future
+        key = self.key_of(item, key)
+        item = self.prepare(item, weight, terms)
+        future = self.offer(fn, item, key, terms)
+        return self.submit_blocking(fn, item, key, terms) if future is None else future
+
+    cdef list submit_all(self, object fn, list items, object key, object weight, Terms *terms):
         """Queue all items in one go, or none."""
         cdef Machine *machine = &self.engine.machine
         cdef BaseFuture future
+        cdef KeyLane lane
+        cdef Lane *place
         cdef bint signal, fits
+        cdef Py_ssize_t i
+        cdef list lanes = None
+        cdef list futures = []
         if self.block and _get_running_loop() is None:
-            return [self.submit(fn, item, deadline_ns, now_ns, priority) for item in items]
-        cdef list futures = [new_future(item, self) for item in items]
+            return [self.submit(fn, item, key, weight, terms) for item in items]
+        if key is not None or self.key_fn is not None or self.form is not None:
+            lanes = []
+        for item in items:
+            of_item = self.key_of(item, key)
+            item = self.prepare(item, weight, terms)
+            future = new_future(item, self)
+            future.entry.weight = terms.weight
+            futures.append(future)
+            if lanes is not None:
+                lane = self.find_lane(item, of_item)
+                self.stage(item, lane)
+                lanes.append(lane)
         lock(&self.lock)
-        if machine.closed:
-            unlock(&self.lock)
-            raise self.closed_error()
-        fits = deadline_ns <= max(now_ns, machine.now_ns)   # too late already: no room needed
-        if not fits:
-            fits = len(futures) <= machine.config.max_queue_size - machine.queued
-        if fits:
-            for future in futures:
-                if machine_submit(machine, now_ns, &future.entry, deadline_ns, priority) == ACCEPTED:
-                    Py_INCREF(future)
-                    if self.fn is None:
-                        self.fn = fn
-        if self.recorder is not None:
+        fits = not machine.closed and (
+            terms.deadline_ns <= max(terms.now_ns, machine.now_ns)      # too late already: no room needed
+            or len(futures) <= machine.config.max_queue_size - machine.queued)
+        for i in range(len(futures) if fits else 0):
+            future = <BaseFuture>futures[i]
+            place = &machine.main
+            if lanes is not None and lanes[i] is not None:
+                place = &(<KeyLane>lanes[i]).lane
+            if machine_submit(
+                    machine, terms.now_ns, place, &future.entry, terms.deadline_ns, terms.priority,
+                    future.entry.weight) == ACCEPTED:
+                Py_INCREF(future)
+                if place.owner != NULL:
+                    Py_INCREF(<object>place.owner)
+                if self.fn is None:
+                    self.fn = fn
+        if self.recorder is not None and not machine.closed:
             for _ in range(len(futures)):
-                self.recorder.add(now_ns, deadline_ns, priority)
+                self.recorder.add(terms.now_ns, terms.deadline_ns, terms.priority)
         signal = fits and self.due()
         unlock(&self.lock)
+        if lanes is not None:
+            for lane in set(lanes):
+                if lane is not None:
+                    self.engine.keys.leave(lane)
         if not fits:
-            raise self.refuse(len(futures))
+            raise self.closed_error() if machine.closed else self.refuse(len(futures))
         for future in futures:
             if future.entry.status == EXPIRED and future.owner is not None:
                 end_future(future, EXPIRED, None, None)
@@ -268,8 +321,8 @@ cdef class Dispatcher(Owner):
         return QueueFull(
             f"queue is full: {self.engine.machine.queued} of {self.engine.machine.config.max_queue_size}; {remedy}")
 
-    cdef BaseFuture submit_blocking(self, object fn, object item, int64_t deadline_ns, int32_t priority):
-        """Sleep until there is room, or the deadline has come."""
+    cdef BaseFuture submit_blocking(self, object fn, object item, object key, Terms *terms):
+        """Sleep until there is room for a prepared item, or the deadline has come."""
         cdef Parker parker
         cdef BaseFuture future
         cdef int64_t left_ns
@@ -279,16 +332,32 @@ cdef class Dispatcher(Owner):
             self.room.append(parker)
             try:
                 # Having queued for room first, no room that comes from here on can be missed.
-                future = self.offer(fn, item, deadline_ns, self.now(), priority)
+                terms.now_ns = self.now()
+                future = self.offer(fn, item, key, terms)
                 if future is not None:
                     return future
-                if deadline_ns != NEVER_NS:
-                    left_ns = min(left_ns, max(deadline_ns - self.now(), <int64_t>0))
+                if terms.deadline_ns != NEVER_NS:
+                    left_ns = min(left_ns, max(terms.deadline_ns - self.now(), <int64_t>0))
                 if not parker.park(left_ns):
                     self.heartbeat()
             finally:
                 self.leave_room(parker)
                 self.after_blocking()
+
+    def sort_by(self, *, key_fn, weight_fn, form, collate, copies):
+        """Say what is done with items on their way, and with results; called once, before any comes."""
+        self.key_fn = key_fn
+        self.weight_fn = weight_fn
+        self.form = form
+        self.collate = collate
+        self.copies = copies
+        self.sorts = key_fn is not None or weight_fn is not None or form is not None
+
+    def padding(self):
+        """What fn was given in all, and how much of that came from items: array elements, or items in lists."""
+        if self.form is None:
+            return self.items_seen, self.rows_made
+        return self.form.item_elements, self.form.batch_elements
 
     def seconds_until(self, int64_t deadline_ns):
         """How long until an instant, seconds, never negative; None where there is none."""
@@ -331,6 +400,8 @@ cdef class Dispatcher(Owner):
         unlock(&self.lock)
         if cancelled:
             Py_DECREF(future)
+            if future.entry.lane.owner != NULL:
+                self.engine.keys.release(&future.entry)
             end_future(future, CANCELLED, None, self.fan_out)
             self.fan_out.wake()
             if self.room:
@@ -359,6 +430,7 @@ cdef class Dispatcher(Owner):
         cdef Batch batch = self.spare
         cdef bint others
         cdef object fn = None
+        cdef object keep    # the lane of the batch, or of the question
         self.spare = None
         while True:
             fn = None
@@ -368,6 +440,7 @@ cdef class Dispatcher(Owner):
             self.coming = True
             machine_decide(&self.engine.machine, self.now(), &decision, &batch.flight)
             fn = self.fn
+            keep = owner_of(decision.lane)
             others = decision.kind == ASK and self.asker != 0   # it is they who are coming
             if decision.expired == NULL and (decision.kind == IDLE or decision.kind == WAIT or others):
                 self.coming = others
@@ -378,11 +451,11 @@ cdef class Dispatcher(Owner):
                 return None
             unlock(&self.lock)
             if decision.kind == DISPATCH:
-                self.fill(batch, &decision, fn)
+                self.fill(batch, &decision, fn, <KeyLane>keep)
                 batch.server = server
             try:
                 if decision.expired != NULL:
-                    end_futures(futures_of(decision.expired), EXPIRED, None, self.fan_out)
+                    end_futures(futures_of(self.engine, decision.expired), EXPIRED, None, self.fan_out)
                 if decision.kind == ASK and not others:
                     self.ask_policy(&decision)
                 if self.room:
@@ -413,7 +486,8 @@ cdef class Dispatcher(Owner):
             ask(self.engine.decider, machine, &self.lock, self.now(), decision)
         except BaseException as error:
             lock(&self.lock)
-            machine_answer(machine, machine.changes, machine.batches, machine.now_ns, machine.config.max_batch_size)
+            machine_answer(
+                machine, decision.lane, machine.changes, machine.batches, machine.now_ns, machine.config.max_batch_size)
             unlock(&self.lock)
             if not isinstance(error, Exception):    # a Ctrl-C on the way
                 raise
@@ -421,16 +495,22 @@ cdef class Dispatcher(Owner):
         finally:
             self.asker = 0
         if decision.expired != NULL:
-            end_futures(futures_of(decision.expired), EXPIRED, None, self.fan_out)
+            end_futures(futures_of(self.engine, decision.expired), EXPIRED, None, self.fan_out)
         return 0
 
-    cdef int fill(self, Batch batch, const Decision *decision, object fn) except -1:
+    cdef int fill(self, Batch batch, const Decision *decision, object fn, KeyLane lane) except -1:
         """Put into `batch` what the machine has let go of."""
         cdef BaseFuture future
         batch.id = decision.batch_id
         batch.reason = REASONS[<int>decision.reason]
         batch.fn = fn
-        batch.futures = futures_of(decision.batch)
+        batch.lane = lane
+        batch.form = self.form
+        batch.collate = self.collate
+        batch.model_size = decision.model_size
+        self.items_seen += decision.batch_size
+        self.rows_made += decision.model_size
+        batch.futures = futures_of(self.engine, decision.batch)
         batch.items = [(<BaseFuture>future).take_item() for future in batch.futures]
         self.running.add(batch)
         return 0
@@ -441,13 +521,15 @@ cdef class Dispatcher(Owner):
         return None if self.wake_at_ns == NEVER_NS else self.wake_at_ns / 1e9
 
     cpdef int finish(self, Batch batch, object results) except -1:
-        """End a batch with what `fn` returned: a sequence of results, with exception objects in the place of some."""
+        """End a batch with what `fn` returned: a sequence of results, with exception objects in the place of some.
+
+        Those of filler, at the end, go."""
         cdef list values
         cdef BaseFuture future
         cdef Py_ssize_t i, n = len(batch.futures)
         cdef Py_ssize_t failed = 0
         try:
-            values = results_of(results, n)
+            values = results_of(results, batch.model_size, batch.form is not None, self.copies)
         except BaseException as error:
             return self.fail(batch, error)
         for i in range(n):
@@ -601,7 +683,7 @@ cdef class Dispatcher(Owner):
         chain = machine_clear(&self.engine.machine, self.now(), status)
         unlock(&self.lock)
         try:
-            end_futures(futures_of(chain), status, words, self.fan_out)
+            end_futures(futures_of(self.engine, chain), status, words, self.fan_out)
         finally:
             self.admit()
 
@@ -637,13 +719,17 @@ cdef class Dispatcher(Owner):
     def pending(self):
         """The futures of everything queued or running now."""
         cdef Batch batch
-        cdef Entry *entry
+        cdef const Lane *lane
+        cdef const Entry *entry
         cdef list futures = []
         lock(&self.lock)
-        entry = self.engine.machine.oldest
-        while entry != NULL:
-            futures.append(<object>entry.owner)
-            entry = entry.later
+        lane = self.engine.machine.first_lane
+        while lane != NULL:
+            entry = lane.oldest
+            while entry != NULL:
+                futures.append(<object>entry.owner)
+                entry = entry.later
+            lane = lane.later
         unlock(&self.lock)
         for batch in list(self.running):
             futures += batch.futures
@@ -682,131 +768,3 @@ cdef int note(object error, str text, str prefix) except -1:
     except BaseException:
         pass    # an error that takes no notes is delivered without
     return 0
-
-
-cdef class Submitter:
-    """The part of `pybatch.Scheduler` that is called once a request."""
-
-    __class_getitem__ = classmethod(types.GenericAlias)
-
-    def _serve_with(self, Dispatcher dispatcher not None, fn not None):
-        """Say who runs the batches, and with what; called once, by the constructor."""
-        self.dispatcher = dispatcher
-        self.fn = fn
-
-    def submit(self, item, *, timeout_ms=None, priority=0):
-        """Queue one item and return its future at once.
-
-        Parameters
-        ----------
-        item : object
-            Anything; handed to ``fn`` as it is.
-        timeout_ms : float, optional
-            Fail the request with `DeadlineExceeded`, and never run it, as soon as it is clear that it cannot be
-            answered within this many milliseconds.  Not above zero: it fails at once.  Default: the scheduler's
-            ``timeout_ms``.
-        priority : int, default 0
-            Lower is sooner; -1,000,000 to 1,000,000.  A level is worth two seconds: nobody starves.
-
-        Returns
-        -------
-        Future
-
-        Raises
-        ------
-        QueueFull
-            If ``max_queue_size`` requests are queued and ``on_full="raise"``, or this thread runs an event loop.
-        SchedulerClosed
-            After `shutdown`.
-        TypeError, ValueError
-            If an argument is of the wrong type or out of range; nothing has changed.
-
-        Notes
-        -----
-        Thread-safe, from any thread and any event loop.  O(1) where requests come with few timeouts and priorities,
-        O(log n) else.  Blocks only with ``on_full="block"``.
-
-        Examples
-        --------
-        >>> from pybatch import Scheduler
-        >>> with Scheduler(lambda xs: [x + 1 for x in xs], metrics=False) as scheduler:
-        ...     scheduler.submit(1).result()
-        2
-        """
-        cdef int64_t now_ns = self.ready().now()
-        return self.ready().submit(
-            self.fn, item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority))
-
-    def submit_many(self, items, *, timeout_ms=None, priority=0):
-        """Queue several items in one go and return their futures, in order.
-
-        All or nothing: if the queue lacks room for all of them, `QueueFull` is raised and none is queued.  With
-        ``on_full="block"`` it waits for room instead, item by item.
-
-        Parameters
-        ----------
-        items : iterable of object
-        timeout_ms, priority
-            As in `submit`, the same for all.
-
-        Returns
-        -------
-        list of Future
-
-        Raises
-        ------
-        QueueFull, SchedulerClosed, TypeError, ValueError
-            As in `submit`; nothing has changed.
-
-        Notes
-        -----
-        Thread-safe.  One clock read, one lock and at most one wake-up for all.
-
-        Examples
-        --------
-        >>> from pybatch import Scheduler
-        >>> with Scheduler(lambda xs: [x + 1 for x in xs], metrics=False) as scheduler:
-        ...     [future.result() for future in scheduler.submit_many([1, 2, 3])]
-        [2, 3, 4]
-        """
-        cdef int32_t rank = priority_of(priority)
-        cdef list values = list(items)
-        cdef int64_t now_ns = self.ready().now()
-        return self.ready().submit_all(self.fn, values, self.deadline_from(now_ns, timeout_ms), now_ns, rank)
-
-    def _submit_waiting(self, item, *, timeout_ms=None, priority=0):
-        """Queue one item like `submit`, but wait for room whatever ``on_full`` says.  For threads without a loop."""
-        cdef int64_t now_ns = self.ready().now()
-        cdef int64_t deadline_ns = self.deadline_from(now_ns, timeout_ms)
-        cdef int32_t rank = priority_of(priority)
-        cdef BaseFuture future = self.ready().offer(self.fn, item, deadline_ns, now_ns, rank)
-        return self.ready().submit_blocking(self.fn, item, deadline_ns, rank) if future is None else future
-
-    def _try_submit(self, item, int64_t deadline_ns, priority):
-        """Queue an item and return its future, or None if there is no room."""
-        return self.ready().offer(self.fn, item, deadline_ns, self.ready().now(), priority_of(priority))
-
-    def _deadline_ns(self, timeout_ms):
-        """The deadline of a request submitted now."""
-        return self.deadline_from(self.ready().now(), timeout_ms)
-
-    def __call__(self, item, *, timeout_ms=None, priority=0):
-        """Submit one item and wait for its result; parameters and errors as in `submit` and `Future.result`."""
-        cdef int64_t now_ns = self.ready().now()
-        cdef BaseFuture future = self.ready().submit(
-            self.fn, item, self.deadline_from(now_ns, timeout_ms), now_ns, priority_of(priority))
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()     # nobody else has it
-            raise
-
-    cdef Dispatcher ready(self):
-        if self.dispatcher is None:
-            raise RuntimeError("Scheduler.__init__ was not called")
-        return self.dispatcher
-
-    cdef int64_t deadline_from(self, int64_t now_ns, object timeout_ms) except? -1:
-        if timeout_ms is not None:
-            return now_ns + timeout_ns_of(timeout_ms)
-        return NEVER_NS if self.ready().timeout_ns == NEVER_NS else now_ns + self.ready().timeout_ns

@@ -2,7 +2,9 @@
 
 from libc.stdint cimport int32_t, int64_t
 
-from batchcore.machine cimport Entry, Flight, Machine
+from batchcore.keys cimport Keys, Share
+from batchcore.lane cimport Entry
+from batchcore.machine cimport Config, Flight, Machine
 
 
 cdef class Request:
@@ -17,11 +19,17 @@ cdef class Running:
 
 cdef class Engine:
     cdef Machine machine
+    cdef readonly Keys keys
+    cdef Share share        # of requests without a key, or None
+    cdef object sizes       # array that machine.cost.sizes is the memory of
     cdef readonly object decider    # the user's policy: takes a View, returns what to do; None with one of ours
     cdef object hook        # what it wants to be called when a batch has ended, or None
     cdef tuple expired      # requests that ended as expired and that no decision has told of yet
     cdef dict in_flight     # batch id -> Running
+    cdef int allow(self, object sizes, int64_t max_batch_size) except -1
+    cdef tuple let_go(self, Entry *chain)
 
 
 cdef int32_t priority_of(object value) except? -1
-cdef tuple requests_of(Entry *chain)
+cdef int32_t bearable(int64_t weight, const Config *config) except -1
+cdef int32_t weight_of(object value, const Config *config) except -1

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from batchcore.records import Decision, Learned, Past, Stats
@@ -8,6 +8,7 @@ MAX_QUEUE_SIZE: Final[int]
 MAX_CAPACITY: Final[int]
 MAX_DURATION_NS: Final[int]
 MAX_PRIORITY: Final[int]
+MAX_WEIGHT: Final[int]
 AGING_NS: Final[int]
 
 def integer(name: str, value: object, low: int, high: int) -> int: ...
@@ -23,6 +24,8 @@ class Request:
     def deadline_ns(self) -> int | None: ...
     @property
     def priority(self) -> int: ...
+    @property
+    def weight(self) -> int: ...
 
 class Engine:
     def __init__(
@@ -38,6 +41,12 @@ class Engine:
         cost_model: Sequence[tuple[int, int]] | None = None,
         batch_size_bounds: tuple[int, ...] | None = None,
         delay_bounds_ns: tuple[int, ...] | None = None,
+        max_batch_weight: int | None = None,
+        overweight: bool = False,
+        padded: bool = False,
+        allowed_batch_sizes: Sequence[int] | None = None,
+        batch_padding_policy: str = "min_cost",
+        shares: Mapping[Any, float] | Callable[[Any], float] | None = None,
     ) -> None: ...
     def submit(self, now_ns: int, *, priority: int = 0, deadline_ns: int | None = None) -> Request: ...
     def cancel(self, now_ns: int, request: Request) -> bool: ...
@@ -64,5 +73,5 @@ class Engine:
     def decider(self) -> Any: ...
     @property
     def policy(self) -> str: ...
-    def stats(self) -> Stats: ...
+    def stats(self, item_elements: int = 0, batch_elements: int = 0) -> Stats: ...
     def check(self) -> None: ...

@@ -10,24 +10,27 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
 
+import array
 import operator
 
 from batchcore import records
 from batchcore.errors import QueueFull, SchedulerClosed
 
 from batchcore._types cimport (
-    ACCEPTED, ADAPTIVE, ASK, Answer, CANCELLED, CLOSED, COMPLETED, CUSTOM, DISPATCH, EXPIRED, FAILED, FIXED, FLUSH,
-    IMMEDIATE, NEVER_NS, NO_ROOM, PolicyId, QUEUED, SHUT_DOWN, START_NS, STATUS_COUNT, WAIT,
+    ACCEPTED, ADAPTIVE, ASK, Answer, BATCH_DOWN, CANCELLED, CHEAPER, CLOSED, COMPLETED, CUSTOM, DISPATCH, EXPIRED,
+    FAILED, FIXED, FLUSH, Fitting, IMMEDIATE, NEVER_NS, NO_ROOM, PAD_UP, PolicyId, SHUT_DOWN, START_NS, WAIT,
 )
-from batchcore.cost cimport Cost, SLOTS, cost_expect_ns, cost_known, cost_learn, cost_predict_ns
+from batchcore.audit cimport audit
+from batchcore.cost cimport Cost, SLOTS, cost_known, cost_learn, cost_load_ns, cost_predict_ns
 from batchcore.custom cimport ask, hooks_of, tell
 from batchcore.histogram cimport CARRY, Histogram, MAX_BOUNDS, histogram_extend
+from batchcore.decision cimport Decision, machine_decide, machine_next_wakeup_ns
+from batchcore.keys cimport KeyLane, Keys, owner_of
+from batchcore.lane cimport Entry, lane_open
 from batchcore.machine cimport (
-    Config, Decision, Entry, Machine, PAST, Past, machine_cancel, machine_change, machine_close,
-    machine_complete, machine_decide, machine_flush, machine_next_wakeup_ns, machine_reject,
-    machine_submit, machine_tell, of_expiry,
+    Config, Machine, PAST, Past, machine_cancel, machine_clear, machine_close, machine_complete, machine_flush,
+    machine_reject, machine_rethink, machine_submit, machine_tell,
 )
-from batchcore.queue cimport Node, Queue, in_run, sooner
 from batchcore.traffic cimport traffic_callers, traffic_closed, traffic_rate
 
 MAX_BATCH_SIZE = 1_048_576
@@ -35,13 +38,16 @@ MAX_QUEUE_SIZE = 2**31 - 1
 MAX_CAPACITY = 4096
 MAX_DURATION_NS = 10**16
 MAX_PRIORITY = 1_000_000
+MAX_WEIGHT = 2**31 - 1
 AGING_NS = 2_000_000_000
 
 cdef int32_t c_max_priority = MAX_PRIORITY
+cdef int64_t c_max_weight = MAX_WEIGHT
 cdef int64_t MAX_INSTANT_NS = 2**62 - 1     # leaves room to add any duration
 
 cdef tuple STATUSES = ("new", "queued", "running", "completed", "failed", "expired", "cancelled", "shut_down")
 cdef dict POLICIES = {"adaptive": ADAPTIVE, "immediate": IMMEDIATE, "fixed": FIXED}
+cdef dict FITTINGS = {"min_cost": CHEAPER, "pad_up": PAD_UP, "batch_down": BATCH_DOWN}
 cdef object UNCHANGED = object()
 
 DEFAULT_SIZE_BOUNDS = tuple(2**k for k in range(21))
@@ -79,12 +85,37 @@ cdef int32_t priority_of(object value) except? -1:
     return integer("priority", value, -MAX_PRIORITY, MAX_PRIORITY)
 
 
+cdef int32_t weight_of(object value, const Config *config) except -1:
+    """The weight of a request, which a batch must bear."""
+    return bearable(integer("weight", value, 1, MAX_WEIGHT), config)
+
+
+cdef int32_t bearable(int64_t weight, const Config *config) except -1:
+    if weight > c_max_weight:
+        raise ValueError(f"weight is {weight}; it must be at most {MAX_WEIGHT}")
+    if weight > config.max_batch_weight and not config.overweight:
+        raise ValueError(
+            f"weight is {weight}, and max_batch_weight is {config.max_batch_weight}; raise it, make the item smaller, "
+            "or run such items alone with on_overweight='alone'")
+    return <int32_t>weight
+
+
 cdef int64_t instant(str name, object value) except? -1:
     return integer(name, value, -MAX_INSTANT_NS, MAX_INSTANT_NS)
 
 
 cdef int64_t duration(str name, object value) except? -1:
     return NEVER_NS if value is None else integer(name, value, 0, MAX_DURATION_NS)
+
+
+cdef int check_sizes(object sizes, int64_t max_batch_size) except -1:
+    """That the largest batch is one that the model accepts; `sizes` is None where it accepts any."""
+    largest = max_batch_size if sizes is None else max(sizes)
+    if max_batch_size > largest:
+        raise ValueError(
+            f"max_batch_size is {max_batch_size}, and the largest of allowed_batch_sizes is {largest}; allow it too, or "
+            "lower max_batch_size")
+    return 0
 
 
 cdef int set_bounds(Histogram *histogram, str name, object bounds) except -1:
@@ -105,23 +136,6 @@ cdef object snapshot(const Histogram *histogram):
         counts=tuple([histogram.counts[i] for i in range(histogram.size + 1)]),
         sum=histogram.carried * <object>CARRY + histogram.sum,
     )
-
-
-cdef tuple requests_of(Entry *chain):
-    """The owners of a chain of entries, in its order."""
-    cdef list requests = []
-    while chain != NULL:
-        requests.append(<object>chain.owner)
-        chain = chain.later
-    return tuple(requests)
-
-
-cdef tuple let_go(Entry *chain):
-    """The same; the queue's references to them pass to the tuple."""
-    cdef tuple requests = requests_of(chain)
-    for request in requests:
-        Py_DECREF(request)
-    return requests
 
 
 cdef class Request:
@@ -153,6 +167,11 @@ cdef class Request:
     def priority(self):
         """Lower is sooner."""
         return self.entry.priority
+
+    @property
+    def weight(self):
+        """What it counts for in `max_batch_weight`."""
+        return self.entry.weight
 
 
 cdef class Running:
@@ -186,7 +205,20 @@ cdef class Engine:
         Head start of a priority level, how long better requests can pass worse ones, 0 to
         MAX_DURATION_NS / MAX_PRIORITY.
     cost_model : sequence of (int, int), optional
-        Service times known beforehand: pairs of batch size and ns, each of them taken as three batches seen.
+        Service times known beforehand: pairs of batch size, or weight, and ns, each of them taken as three batches.
+    max_batch_weight : int, optional
+        Most that a batch may weigh, 1 to MAX_WEIGHT; service times are then learned by weight.
+    overweight : bool, default False
+        Whether a request that is heavier is taken, alone in its batch.
+    padded : bool, default False
+        Whether a batch weighs as much as if all its requests were as heavy as the heaviest; those of like weight go
+        together when more are queued than fit.
+    allowed_batch_sizes : sequence of int, optional
+        The only sizes that the model is given, 1 to MAX_BATCH_SIZE, ascending; `max_batch_size` is at most the last.
+    batch_padding_policy : {"min_cost", "pad_up", "batch_down"}, default "min_cost"
+        What to do with a batch of another size: add filler, leave some queued, or what costs less a request.
+    shares : mapping or callable, optional
+        How much of the workers' time each key gets, in relation to the others.  Default: the soonest request first.
     batch_size_bounds, delay_bounds_ns : tuple of int, optional
         Upper bounds of the histograms in `stats`, strictly increasing, 1 to 32 of them.
 
@@ -221,18 +253,36 @@ cdef class Engine:
         self.machine.progress_at_ns = NEVER_NS
         self.machine.dispatched_at_ns = START_NS
         self.machine.probe_at_ns = START_NS
-        self.machine.waits_since_ns = NEVER_NS
+        lane_open(&self.machine.main, NULL, NULL)
         self.expired = ()
         self.in_flight = {}
 
     def __init__(
         self, *, policy="immediate", max_batch_size=32, max_wait_ns=None, max_latency_ns=None, max_queue_size=65536,
         capacity=1, aging_ns=AGING_NS, cost_model=None, batch_size_bounds=None, delay_bounds_ns=None,
+        max_batch_weight=None, bint overweight=False, bint padded=False, allowed_batch_sizes=None,
+        batch_padding_policy="min_cost", shares=None,
     ):
         cdef Config config = self.machine.config
         config.aging_ns = integer("aging_ns", aging_ns, 0, MAX_DURATION_NS // MAX_PRIORITY)
         config.capacity = integer("capacity", capacity, 0, MAX_CAPACITY)
         configure(&config, policy, max_batch_size, max_wait_ns, max_latency_ns, max_queue_size)
+        config.max_batch_weight = NEVER_NS
+        if max_batch_weight is not None:
+            config.max_batch_weight = integer("max_batch_weight", max_batch_weight, 1, MAX_WEIGHT)
+        config.weighed = padded or max_batch_weight is not None
+        config.overweight = overweight
+        config.padded = padded
+        if batch_padding_policy not in FITTINGS:
+            raise ValueError(f"batch_padding_policy is {batch_padding_policy!r}; it must be one of {tuple(FITTINGS)}")
+        config.fitting = <Fitting><int>FITTINGS[batch_padding_policy]
+        self.keys = Keys(shares)
+        self.keys.machine = &self.machine
+        self.share = self.keys.share_of(None)
+        if self.share is not None:
+            self.machine.main.account = &self.share.account
+        if allowed_batch_sizes is not None:
+            self.allow(allowed_batch_sizes, config.max_batch_size)
         delays = delay_bounds_ns or DEFAULT_DELAY_BOUNDS_NS
         set_bounds(&self.machine.batch_size, "batch_size_bounds", batch_size_bounds or DEFAULT_SIZE_BOUNDS)
         set_bounds(&self.machine.queue_delay, "delay_bounds_ns", delays)
@@ -251,15 +301,42 @@ cdef class Engine:
                 cost_learn(&self.machine.cost, size, service_ns)
 
     def __dealloc__(self):
-        cdef Entry *entry = self.machine.oldest
+        cdef Entry *entry
         cdef Entry *later
+        self.machine.main.account = NULL    # the garbage collector may have taken it already
+        entry = machine_clear(&self.machine, self.machine.now_ns, SHUT_DOWN)
         while entry != NULL:
             later = entry.later
-            entry.status = SHUT_DOWN
+            if entry.lane.owner != NULL:
+                Py_DECREF(<object>entry.lane.owner)
             Py_DECREF(<object>entry.owner)
             entry = later
 
-    def submit(self, now_ns, *, priority=0, deadline_ns=None):
+    cdef int allow(self, object sizes, int64_t max_batch_size) except -1:
+        """Take note of the sizes that the model accepts."""
+        cdef int32_t[::1] memory
+        checked = [integer(f"allowed_batch_sizes[{i}]", size, 1, MAX_BATCH_SIZE) for i, size in enumerate(sizes)]
+        if not checked or any([a >= b for a, b in zip(checked, checked[1:])]):
+            raise ValueError(f"allowed_batch_sizes must be some sizes in ascending order, not {checked}")
+        check_sizes(checked, max_batch_size)
+        self.sizes = array.array("i", checked)
+        memory = self.sizes
+        self.machine.cost.sizes = &memory[0]
+        self.machine.cost.size_count = len(checked)
+        return 0
+
+    cdef tuple let_go(self, Entry *chain):
+        """The requests of a chain; the queue's references to them pass to the tuple."""
+        cdef list requests = []
+        while chain != NULL:
+            requests.append(<object>chain.owner)
+            Py_DECREF(<object>chain.owner)
+            if chain.lane.owner != NULL:
+                self.keys.release(chain)
+            chain = chain.later
+        return tuple(requests)
+
+    def submit(self, now_ns, *, priority=0, deadline_ns=None, key=None, weight=1):
         """Queue a new request.
 
         Parameters
@@ -270,6 +347,10 @@ cdef class Engine:
             Lower is sooner; -MAX_PRIORITY to MAX_PRIORITY.
         deadline_ns : int, optional
             Instant after which an answer is worthless.  Not after `now_ns`: the request comes back expired.
+        key : hashable, optional
+            Only requests of equal keys share a batch.
+        weight : int, default 1
+            What it counts for in `max_batch_weight`, 1 to MAX_WEIGHT.
 
         Returns
         -------
@@ -288,7 +369,13 @@ cdef class Engine:
         cdef int64_t deadline = NEVER_NS if deadline_ns is None else instant("deadline_ns", deadline_ns)
         cdef int32_t rank = priority_of(priority)
         cdef Request request = Request.__new__(Request)
-        cdef Answer answer = machine_submit(&self.machine, now, &request.entry, deadline, rank)
+        cdef int32_t heft = weight_of(weight, &self.machine.config)
+        cdef KeyLane lane = self.keys.find(key, None)
+        cdef Answer answer = machine_submit(
+            &self.machine, now, &self.machine.main if lane is None else &lane.lane, &request.entry, deadline, rank,
+            heft)
+        if lane is not None and answer != ACCEPTED:
+            self.keys.leave(lane)
         if answer == CLOSED:
             raise SchedulerClosed("the engine is closed")
         if answer == NO_ROOM:
@@ -297,6 +384,8 @@ cdef class Engine:
         if answer == ACCEPTED:
             request.machine = &self.machine
             Py_INCREF(request)
+            if lane is not None:
+                Py_INCREF(lane)
         return request
 
     def cancel(self, now_ns, Request request not None):
@@ -312,6 +401,8 @@ cdef class Engine:
             request.machine == &self.machine and machine_cancel(&self.machine, now, &request.entry))
         if cancelled:
             Py_DECREF(request)
+            if request.entry.lane.owner != NULL:
+                self.keys.release(&request.entry)
         return cancelled
 
     def decide(self, now_ns):
@@ -331,21 +422,25 @@ cdef class Engine:
         cdef Running running = Running.__new__(Running)
         cdef int64_t now = instant("now_ns", now_ns)
         cdef tuple expired
+        cdef object keep    # the lane that is asked about
         memset(&decision, 0, sizeof(Decision))
         while True:
             machine_decide(&self.machine, now, &decision, &running.flight)
-            self.expired += let_go(decision.expired)
+            keep = owner_of(decision.lane)
+            self.expired += self.let_go(decision.expired)
             if decision.kind != ASK:
                 break
             decision.expired = NULL
             ask(self.decider, &self.machine, NULL, now, &decision)
-            self.expired += let_go(decision.expired)
+            self.expired += self.let_go(decision.expired)
         expired, self.expired = self.expired, ()
         if decision.kind == DISPATCH:
-            running.batch = let_go(decision.batch)
+            running.batch = self.let_go(decision.batch)
             self.in_flight[decision.batch_id] = running
             reason = records.REASONS[<int>decision.reason]
-            return records.Decision("dispatch", decision.at_ns, reason, None, decision.batch_id, running.batch, expired)
+            return records.Decision(
+                "dispatch", decision.at_ns, reason, None, decision.batch_id, running.batch, expired,
+                None if keep is None else (<KeyLane>keep).key, decision.model_size)
         if decision.kind == WAIT:
             return records.Decision("wait", decision.at_ns, None, decision.wake_at_ns, None, (), expired)
         return records.Decision("idle", decision.at_ns, None, None, None, (), expired)
@@ -391,7 +486,7 @@ cdef class Engine:
         cdef int64_t now = instant("now_ns", now_ns)
         self.machine.config.capacity = integer("capacity", capacity, 0, MAX_CAPACITY)
         machine_tell(&self.machine, now)
-        machine_change(&self.machine)
+        machine_rethink(&self.machine)
 
     def reconfigure(
         self, now_ns, *, policy=UNCHANGED, max_batch_size=UNCHANGED, max_wait_ns=UNCHANGED, max_latency_ns=UNCHANGED,
@@ -410,13 +505,14 @@ cdef class Engine:
         cdef int64_t now = instant("now_ns", now_ns)
         cdef Config config = self.machine.config
         configure(&config, policy, max_batch_size, max_wait_ns, max_latency_ns, max_queue_size)
+        check_sizes(self.sizes, config.max_batch_size)
         before = decider, hook = self.decider, self.hook    # let go last: that may run anything, and other threads
         if policy is not UNCHANGED:
             decider, hook = hooks_of(policy) if config.policy == CUSTOM else (None, None)
         machine_tell(&self.machine, now)
         self.decider, self.hook = decider, hook
         self.machine.config = config
-        machine_change(&self.machine)
+        machine_rethink(&self.machine)
         histogram_extend(&self.machine.batch_size, config.max_batch_size)
 
     def flush(self, now_ns):
@@ -440,8 +536,8 @@ cdef class Engine:
         cdef int64_t n = integer("batch_size", batch_size, 1, MAX_BATCH_SIZE)
         return cost_predict_ns(&self.machine.cost, n) if cost_known(&self.machine.cost) else None
 
-    def stats(self):
-        """Return a snapshot of everything the engine counts.
+    def stats(self, item_elements=0, batch_elements=0):
+        """Return a snapshot of everything the engine counts, and of what it does not.
 
         Returns
         -------
@@ -472,6 +568,10 @@ cdef class Engine:
             max_queue_size=machine.config.max_queue_size,
             max_wait_ns=None if machine.config.max_wait_ns == NEVER_NS else machine.config.max_wait_ns,
             max_latency_ns=None if machine.config.max_latency_ns == NEVER_NS else machine.config.max_latency_ns,
+            max_batch_weight=None if machine.config.max_batch_weight == NEVER_NS else machine.config.max_batch_weight,
+            keys=len(self.keys),
+            item_elements=item_elements,
+            batch_elements=batch_elements,
         )
 
     def past(self):
@@ -495,10 +595,10 @@ cdef class Engine:
         cdef int64_t now = max(instant("now_ns", now_ns), copy.now_ns)
         sizes = [<int64_t>(cost.slots[i].n + 0.5) for i in range(SLOTS) if cost.slots[i].seen > 0]
         return records.Learned(
-            sizes=tuple([(size, <int64_t>(cost_expect_ns(cost, size) + 0.5)) for size in sizes]),
+            sizes=tuple([(size, <int64_t>(cost_load_ns(cost, size) + 0.5)) for size in sizes]),
             per_item_ns=cost.slope, per_batch_ns=cost.intercept, deviation=cost.deviation,
             arrivals_per_second=traffic_rate(&copy.traffic, now) * 1e9, closed=traffic_closed(&copy.traffic),
-            callers=traffic_callers(&copy.traffic))
+            callers=traffic_callers(&copy.traffic), weighed=copy.config.weighed)
 
     @property
     def policy(self):
@@ -516,54 +616,7 @@ cdef class Engine:
         RuntimeError
             Naming the invariant.  A bug in batchcore, never in its caller.
         """
-        cdef const Machine *machine = &self.machine
-        cdef Entry *entry = machine.oldest
-        cdef Entry *earlier = NULL
-        cdef const Flight *flight = machine.first_flight
-        cdef const Flight *before = NULL
-        cdef int64_t flush_left = 0
-        cdef int64_t running = 0
-        cdef int64_t in_flight = 0
-        cdef set arrivals = set()
-        cdef set deadlines = set()
-        while entry != NULL:
-            require(entry.earlier == earlier, "the list of arrivals is linked both ways")
-            require(entry.status == QUEUED, "only queued entries are in the list of arrivals")
-            if earlier != NULL:
-                require(earlier.order.seq < entry.order.seq, "arrivals are in order of submission")
-                require(earlier.arrival_ns <= entry.arrival_ns, "arrivals are in order of time")
-            arrivals.add(<size_t>entry)
-            if entry.deadline_ns != NEVER_NS:
-                deadlines.add(<size_t>entry)
-            flush_left += entry.order.seq < machine.flush_seq
-            earlier = entry
-            entry = entry.later
-        require(machine.newest == earlier, "the newest arrival is the last of the list")
-        require(len(arrivals) == machine.queued, "the list of arrivals holds what is queued")
-        require(flush_left == machine.flush_left, "flush_left counts what the flush has left")
-        require({<size_t>node for node in nodes_of(&machine.order)} == arrivals, "the order holds what is queued")
-        require(
-            {<size_t>of_expiry(<Node *><size_t>node) for node in nodes_of(&machine.expiry)} == deadlines,
-            "the deadlines are those of what is queued")
-        require(
-            machine.submitted == machine.queued + machine.running + machine.rejected
-            + sum([machine.ended[i] for i in range(<int>STATUS_COUNT)]),
-            "every request is counted exactly once")
-        while flight != NULL:
-            require(flight.earlier == before, "the list of flights is linked both ways")
-            require(before == NULL or before.id < flight.id, "flights are in order of dispatch")
-            require(
-                before == NULL or before.dispatched_at_ns <= flight.dispatched_at_ns, "flights are in order of time")
-            require(flight.size > 0, "every flight has requests")
-            running += flight.size
-            in_flight += 1
-            before = flight
-            flight = flight.later
-        require(machine.last_flight == before, "the last flight is the last of the list")
-        require(in_flight == machine.in_flight, "the list of flights holds what is in flight")
-        require(running == machine.running, "what runs is in flight")
-        require(machine.batches == sum([machine.by_reason[i] for i in range(len(records.REASONS))]),
-                "every batch has a reason")
+        audit(&self.machine)
 
 
 cdef int configure(
@@ -588,42 +641,3 @@ cdef int configure(
     if config.policy == FIXED and config.max_wait_ns == NEVER_NS:
         raise ValueError("policy 'fixed' waits for a full batch and needs max_wait_ns, the longest it may wait")
     return 0
-
-
-cdef int require(bint holds, str invariant) except -1:
-    if not holds:
-        raise RuntimeError(f"invariant broken: {invariant}")
-    return 0
-
-
-cdef list nodes_of(const Queue *queue):
-    """The addresses of the nodes of a queue, each once; checks its order on the way."""
-    cdef list nodes = []
-    cdef list parents = []
-    cdef Node *node
-    cdef Node *child
-    cdef Node *elder
-    for i in range(queue.run_count):
-        node = queue.runs[i].head
-        require(node != NULL and node.prev == NULL and queue.runs[i].tail.next == NULL, "a run has two ends")
-        while node != NULL:
-            require(node.child == in_run(), "a node in a run says so")
-            require(node.next == NULL or (sooner(node, node.next) and node.next.prev == node), "a run is sorted")
-            require(node.next != NULL or node == queue.runs[i].tail, "a run ends with its tail")
-            nodes.append(<size_t>node)
-            node = node.next
-    if queue.heap != NULL:
-        require(queue.heap.prev == NULL and queue.heap.next == NULL, "the root of the heap stands alone")
-        parents.append(<size_t>queue.heap)
-    while parents:
-        node = <Node *><size_t>parents.pop()
-        nodes.append(<size_t>node)
-        elder = node
-        child = node.child
-        while child != NULL:
-            require(sooner(node, child), "no child in the heap is sooner than its parent")
-            require(child.prev == elder, "the heap is linked both ways")
-            parents.append(<size_t>child)
-            elder = child
-            child = child.next
-    return nodes

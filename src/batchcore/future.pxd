@@ -21,6 +21,11 @@ cdef class Listener:
     cdef int notify(self, BaseFuture future, FanOut fan_out) except -1
 
 
+cdef class Inner(Listener):
+    """One that belongs to the scheduler: it stays when others are forgotten."""
+    cdef int forget(self) except -1
+
+
 cdef class Parker(Listener):
     """A place for one thread to sleep until it is woken; reused through `take_parker` and `give_parker`."""
     cdef PyThread_type_lock sleep   # held while asleep; released to wake

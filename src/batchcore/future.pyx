@@ -90,6 +90,12 @@ cdef class Listener:
         raise NotImplementedError
 
 
+cdef class Inner(Listener):
+    cdef int forget(self) except -1:
+        """Have the futures that it speaks for forget their listeners."""
+        return 0
+
+
 # --- threads
 
 
@@ -682,7 +688,16 @@ cdef int end_futures(list futures, Status status, object payload, FanOut fan_out
 
 cdef int forget_listeners(BaseFuture future) except -1:
     """Leave those who wait for `future` to the parent process: here are neither their threads nor their locks."""
+    cdef Listener chain = future.listeners
+    cdef Listener listener
     future.listeners = None
+    while chain is not None:
+        listener = chain
+        chain = listener.next
+        if isinstance(listener, Inner):
+            listener.next = future.listeners
+            future.listeners = listener
+            (<Inner>listener).forget()
     for name in ("_condition", "_waiters"):
         future.__dict__.pop(name, None)
     return 0

@@ -1,4 +1,5 @@
-"""The scheduler's state machine: events in, decisions out.  The theory of operation is in docs/design.md.
+"""The scheduler's state machine: what it is made of, and its events.  What it does about them is in `decision.pxd`, the
+theory of operation in docs/design.md.
 
 Every function takes the time and none reads a clock, allocates, blocks, calls Python or fails.  Whoever calls holds the
 lock of the machine (see `_lock.pxd`) for the length of one call.  Entries live inside their owners' objects: an entry
@@ -7,8 +8,9 @@ that is queued must stay where it is, and the owner keeps it alive until the mac
 Order of service: by (due, seq), due = min(deadline, arrival + aging / 2) + priority * aging.  All keys are fixed at
 submit, so ageing costs nothing: a request of a worse priority is passed only by those that come within a bounded time.
 
-Invariants (`machine_check`; the tests ask for it after every step): `queued` entries are in `order` and in the list of
-arrivals, those with a deadline in `expiry` too, nothing else is; arrivals are sorted by time and seq;
+Invariants (`audit.pyx`; the tests ask for it after every step): the queued entries of a lane are in its `order` and in
+its list of arrivals, those with a deadline in its `expiry` too, nothing else is; arrivals are sorted by time and seq;
+lanes with something queued are ready or waiting, and late by their earliest deadline, no others are;
 submitted = queued + running + the sum of all ends.
 
 Cost: submit, cancel and a request's share of a dispatch are O(1) for sorted streams and amortised O(log n) else
@@ -18,34 +20,18 @@ Cost: submit, cancel and a request's share of a dispatch are O(1) for sorted str
 from libc.stdint cimport int32_t, int64_t
 
 from batchcore._types cimport (
-    ACCEPTED, ADAPTIVE, ASK, Answer, CANCELLED, CHOSEN, CLOSED, COMPLETED, CUSTOM, DEADLINE, DISPATCH, DRAIN, ENDED,
-    EXPIRED, FAILED, FIXED, IDLE, Kind, NEVER_NS, NO_ROOM, PROBE, PolicyId, QUEUED, REASON_COUNT, RUNNING, Reason,
-    SHUT_DOWN, STATUS_COUNT, Status, WAIT,
+    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, ENDED, EXPIRED, FAILED, FIXED, Fitting, NEVER_NS, NO_ROOM,
+    PolicyId, QUEUED, REASON_COUNT, Reason, SHUT_DOWN, STATUS_COUNT, Status,
 )
-from batchcore.adaptive cimport plan_adaptive
-from batchcore.cost cimport Cost, MOST_NS, cost_expect_ns, cost_known, cost_learn, cost_predict_ns
-from batchcore.deadline cimport Choice, LOOK, Outlook, careful_ns, choose, needed_size, staggered_size
+from batchcore._numeric cimport rank_of
+from batchcore.cost cimport Cost, cost_learn
 from batchcore.histogram cimport Histogram, histogram_add
-from batchcore.policy cimport Plan, View, WAKE_MARGIN_NS, no_later, plan_fixed, plan_immediate
-from batchcore.queue cimport Node, Queue, queue_peek, queue_push, queue_put_back, queue_remove
-from batchcore.traffic cimport (
-    AFTER_COMPLETION, FURTHER, INTO_IDLE, Moment, Traffic, traffic_arrive, traffic_closed, traffic_complete,
-    traffic_moment, traffic_rate,
-)
+from batchcore.lane cimport Account, EMPTY, Entry, Lane, READY, Stand, WAITING
+from batchcore.queue cimport Node, Queue, queue_peek, queue_push, queue_remove
+from batchcore.traffic cimport AFTER_COMPLETION, FURTHER, INTO_IDLE, Moment, Traffic, traffic_arrive, traffic_complete
 
 cdef enum:
     PAST = 32       # latest batches remembered, for explanations
-
-cdef struct Entry:
-    Node order              # place in Machine.order; first, so that a Node of order is its Entry
-    Node expiry             # place in Machine.expiry; valid when deadline_ns != NEVER_NS and QUEUED
-    Entry *earlier          # arrivals: the one before; valid when QUEUED
-    Entry *later            # arrivals: the one after; valid when QUEUED; else next in the chain handed out
-    int64_t arrival_ns      # instant of submit
-    int64_t deadline_ns     # instant after which an answer is worthless; NEVER_NS: none
-    void *owner             # whose entry this is; never looked at here
-    int32_t priority        # lower is sooner
-    Status status
 
 cdef struct Config:
     int64_t max_batch_size  # requests, at least 1
@@ -55,6 +41,11 @@ cdef struct Config:
     int64_t aging_ns        # head start of a priority level
     int64_t capacity        # batches that may run at once; 0 pauses
     PolicyId policy
+    int64_t max_batch_weight    # NEVER_NS: no limit
+    bint weighed            # what a batch takes goes by its weight
+    bint overweight         # a request heavier than that is taken, alone in its batch; else refused
+    bint padded             # a batch weighs as if all its requests were as heavy as the heaviest of them
+    Fitting fitting         # valid with Cost.sizes
 
 cdef struct Flight:         # a batch that runs; lives inside its owner's object
     Flight *earlier         # in order of dispatch
@@ -62,6 +53,7 @@ cdef struct Flight:         # a batch that runs; lives inside its owner's object
     int64_t id              # 1 for the first batch of a machine
     int64_t dispatched_at_ns
     int64_t size            # requests
+    int64_t load            # what the model is loaded with: requests with filler, or their weight
     int64_t expected_ns     # service time predicted at dispatch; 0: nothing was known
     int64_t service_ns      # what it took; valid when it has ended
 
@@ -77,15 +69,18 @@ cdef struct Past:           # what is remembered of a batch
 
 cdef struct Machine:
     Config config
-    Queue order             # queued entries by (due, seq)
-    Queue expiry            # queued entries that have a deadline, by (deadline, seq)
-    Entry *oldest           # arrivals: first of the queued entries
-    Entry *newest           # arrivals: last of them
+    Lane main               # of requests without a key
+    Lane *first_lane        # lanes with something queued, in no order
+    int64_t lanes           # how many they are
+    Queue ready             # those of them that may leave now, by rank
+    Queue waiting           # those that wait, by the instant
+    Queue late              # those with deadlines, by the earliest
+    double level            # Account.used of one that was idle for long
+    double shares           # of the accounts with something queued, together
     int64_t now_ns          # the latest time told; time never goes back
     int64_t next_seq        # seq of the next submit
     int64_t flush_seq       # queued entries below this seq leave without waiting
-    int64_t flush_left      # how many they are
-    Reason flush_reason     # FLUSH or DRAIN; valid when flush_left > 0
+    Reason flush_reason     # FLUSH or DRAIN; of those
     int64_t queued          # entries
     int64_t running         # entries
     int64_t in_flight       # batches
@@ -96,13 +91,10 @@ cdef struct Machine:
     int64_t by_reason[REASON_COUNT]     # batches ever
     int64_t progress_at_ns  # latest completion; NEVER_NS before the first
     int64_t dispatched_at_ns    # latest dispatch; START_NS before the first
-    int64_t waits_since_ns  # when the batch that is forming was first let wait; NEVER_NS: it was not yet
     int64_t probe_at_ns     # no hopeless request is tried before
     Flight *first_flight    # batches in flight, in order of dispatch
     Flight *last_flight
     int64_t changes         # events that a plan may depend on, ever
-    bint planned            # `plan` was made after the last of them
-    Plan plan               # the policy's; of size 0: the user's policy is to be asked again then
     Moment moment           # what the last of them was
     double lost             # decayed counts of requests that were too late,
     double kept             # and of those dispatched
@@ -114,34 +106,6 @@ cdef struct Machine:
     Histogram service       # ns a completed batch
     bint closed             # takes no more and drains
 
-cdef struct Decision:
-    Kind kind
-    Reason reason           # valid when DISPATCH
-    int64_t at_ns           # when it was made
-    int64_t wake_at_ns      # valid when WAIT
-    int64_t batch_id        # valid when DISPATCH
-    int64_t batch_size      # valid when DISPATCH
-    Entry *batch            # valid when DISPATCH: chain by `later`, soonest due first
-    Entry *expired          # chain by `later`; NULL: none
-    Entry *last_expired     # its end; valid when expired != NULL
-
-cdef struct Estimate:
-    int64_t queue_delay_ns  # of a request that comes now; -1: nothing is known yet
-    int64_t service_ns      # of its batch
-
-cdef struct Departure:      # a plan with the deadlines taken into account
-    int64_t until_ns        # leave at this instant, or at once if it is not after now
-    int64_t skip            # requests to pass over;
-    int64_t give_up_ns      # those of them with an earlier deadline end as expired
-    int64_t size            # requests to take after them; 0: none, then think again
-    Reason reason
-
-
-cdef inline Entry *of_expiry(Node *node) noexcept nogil:
-    """The entry that a node of Machine.expiry belongs to."""
-    return <Entry *>(<char *>node - <size_t>&(<Entry *>NULL).expiry)
-
-
 cdef inline void machine_tell(Machine *machine, int64_t now_ns) noexcept nogil:
     """Clocks are read before the lock is taken, so times may arrive out of order: the latest one holds."""
     if now_ns > machine.now_ns:
@@ -150,35 +114,127 @@ cdef inline void machine_tell(Machine *machine, int64_t now_ns) noexcept nogil:
 
 cdef inline void machine_change(Machine *machine) noexcept nogil:
     """Something happened that a plan may depend on."""
-    machine.planned = False
     machine.changes += 1
 
 
+cdef inline int64_t lane_rank(const Lane *lane) noexcept nogil:
+    """The place of a ready lane among its like: the lesser is served sooner."""
+    return queue_peek(&lane.order).key if lane.account == NULL else rank_of(lane.account.used)
+
+
+cdef inline void machine_stand(Machine *machine, Lane *lane, Stand stand) noexcept nogil:
+    """Take a lane from where it stands and put it among the ready ones, or nowhere."""
+    if lane.stand == stand == READY and machine.lanes == 1:     # as nearly always
+        lane.place.key = lane_rank(lane)
+        return
+    if lane.stand == READY:
+        queue_remove(&machine.ready, &lane.place)
+    elif lane.stand == WAITING:
+        queue_remove(&machine.waiting, &lane.place)
+    lane.stand = stand
+    if stand == READY:
+        lane.place.key = lane_rank(lane)
+        lane.place.seq = queue_peek(&lane.order).seq
+        queue_push(&machine.ready, &lane.place)
+
+
+cdef inline void machine_wait(Machine *machine, Lane *lane, int64_t until_ns) noexcept nogil:
+    """Put a ready lane among those that wait."""
+    queue_remove(&machine.ready, &lane.place)
+    lane.stand = WAITING
+    lane.place.key = until_ns
+    queue_push(&machine.waiting, &lane.place)
+
+
+cdef inline void machine_rethink(Machine *machine) noexcept nogil:
+    """Something happened that the plan of any lane may depend on: none waits for what it waited for."""
+    cdef Node *node = queue_peek(&machine.waiting)
+    machine_change(machine)
+    while node != NULL:
+        machine_stand(machine, <Lane *>node, READY)
+        node = queue_peek(&machine.waiting)
+
+
+cdef inline void machine_late(Machine *machine, Lane *lane) noexcept nogil:
+    """See to the place of a lane by its earliest deadline."""
+    cdef Node *expiry = queue_peek(&lane.expiry)
+    if expiry != NULL and lane.lateness.key == expiry.key and lane.lateness.seq == expiry.seq:
+        return
+    if lane.lateness.key != NEVER_NS:
+        queue_remove(&machine.late, &lane.lateness)
+        lane.lateness.key = NEVER_NS
+    if expiry != NULL:
+        lane.lateness.key = expiry.key
+        lane.lateness.seq = expiry.seq
+        queue_push(&machine.late, &lane.lateness)
+
+
+cdef inline void machine_settle(Machine *machine, Lane *lane) noexcept nogil:
+    """See to the places of a lane after entries have left it."""
+    machine_change(machine)
+    machine_late(machine, lane)
+    if lane.queued > 0:
+        machine_stand(machine, lane, READY)
+        return
+    machine_stand(machine, lane, EMPTY)
+    lane.waits_since_ns = NEVER_NS
+    if lane.account != NULL:
+        lane.account.lanes -= 1
+        if lane.account.lanes == 0:
+            machine.shares -= lane.account.share
+    if lane.earlier != NULL:
+        lane.earlier.later = lane.later
+    else:
+        machine.first_lane = lane.later
+    if lane.later != NULL:
+        lane.later.earlier = lane.earlier
+    lane.earlier = lane.later = NULL
+    machine.lanes -= 1
+    if machine.lanes == 1:
+        machine_rethink(machine)
+    elif machine.lanes == 0:
+        machine.shares = 0.0    # what rounding has left
+
+
+cdef inline void machine_fill(Machine *machine, Lane *lane) noexcept nogil:
+    """Take up a lane that has got its first entry."""
+    if lane.account != NULL:
+        if lane.account.lanes == 0:
+            lane.account.used = max(lane.account.used, machine.level)
+            machine.shares += lane.account.share
+        lane.account.lanes += 1
+    lane.later = machine.first_lane
+    if lane.later != NULL:
+        lane.later.earlier = lane
+    machine.first_lane = lane
+    machine.lanes += 1
+    if machine.lanes == 2:
+        machine_rethink(machine)
+
+
 cdef inline void machine_unlink(Machine *machine, Entry *entry, Status status) noexcept nogil:
-    """Take a queued entry out of every list."""
-    queue_remove(&machine.order, &entry.order)
+    """Take a queued entry out of every list; `machine_settle` must follow."""
+    cdef Lane *lane = entry.lane
+    queue_remove(&lane.order, &entry.order)
     if entry.deadline_ns != NEVER_NS:
-        queue_remove(&machine.expiry, &entry.expiry)
+        queue_remove(&lane.expiry, &entry.expiry)
     if entry.earlier != NULL:
         entry.earlier.later = entry.later
     else:
-        machine.oldest = entry.later
+        lane.oldest = entry.later
     if entry.later != NULL:
         entry.later.earlier = entry.earlier
     else:
-        machine.newest = entry.earlier
+        lane.newest = entry.earlier
     entry.earlier = entry.later = NULL
+    lane.queued -= 1
+    lane.weight -= entry.weight
     machine.queued -= 1
-    if machine.queued == 0:
-        machine.waits_since_ns = NEVER_NS
-    machine_change(machine)
-    if entry.order.seq < machine.flush_seq:
-        machine.flush_left -= 1
     entry.status = status
 
 
 cdef inline Answer machine_submit(
-    Machine *machine, int64_t now_ns, Entry *entry, int64_t deadline_ns, int32_t priority,
+    Machine *machine, int64_t now_ns, Lane *lane, Entry *entry, int64_t deadline_ns, int32_t priority, int32_t weight,
 ) noexcept nogil:
     """Queue a NEW entry.  On NO_ROOM and CLOSED nothing has changed; `machine_reject` counts a refusal that stands."""
     cdef int64_t due_ns
@@ -191,6 +247,8 @@ cdef inline Answer machine_submit(
     entry.arrival_ns = now_ns
     entry.deadline_ns = deadline_ns
     entry.priority = priority
+    entry.weight = weight
+    entry.passed = 0
     machine.submitted += 1
     if deadline_ns <= now_ns:
         entry.status = EXPIRED
@@ -200,22 +258,34 @@ cdef inline Answer machine_submit(
     entry.order.key = (deadline_ns if deadline_ns < due_ns else due_ns) + priority * machine.config.aging_ns
     entry.order.seq = machine.next_seq
     machine.next_seq += 1
-    queue_push(&machine.order, &entry.order)
+    queue_push(&lane.order, &entry.order)
     if deadline_ns != NEVER_NS:
         entry.expiry.key = deadline_ns
         entry.expiry.seq = entry.order.seq
-        queue_push(&machine.expiry, &entry.expiry)
-    entry.earlier = machine.newest
+        queue_push(&lane.expiry, &entry.expiry)
+        if deadline_ns < lane.lateness.key:
+            machine_late(machine, lane)
+    entry.lane = lane
+    entry.earlier = lane.newest
     entry.later = NULL
-    if machine.newest != NULL:
-        machine.newest.later = entry
+    if lane.newest != NULL:
+        lane.newest.later = entry
     else:
-        machine.oldest = entry
-    machine.newest = entry
+        lane.oldest = entry
+    lane.newest = entry
     entry.status = QUEUED
+    lane.queued += 1
+    lane.weight += weight
     machine.queued += 1
     machine.moment = INTO_IDLE if machine.queued == 1 else FURTHER
     machine_change(machine)
+    if lane.queued == 1:
+        machine_fill(machine, lane)
+    if lane.stand != READY or (
+            entry.order.key < lane.place.key if lane.account == NULL else queue_peek(&lane.order) == &entry.order):
+        machine_stand(machine, lane, READY)
+    if machine.config.weighed and machine.cost.per_request == 0.0:
+        machine.cost.per_request = weight
     traffic_arrive(&machine.traffic, now_ns, machine.queued + machine.running)
     return ACCEPTED
 
@@ -232,350 +302,27 @@ cdef inline bint machine_cancel(Machine *machine, int64_t now_ns, Entry *entry) 
         return False
     machine_tell(machine, now_ns)
     machine_unlink(machine, entry, CANCELLED)
+    machine_settle(machine, entry.lane)
     machine.ended[<int>CANCELLED] += 1
     return True
 
 
 cdef inline Entry *machine_clear(Machine *machine, int64_t now_ns, Status status) noexcept nogil:
-    """End everything that is queued, as CANCELLED or SHUT_DOWN; return the chain of it by `later`, oldest first."""
+    """End everything that is queued, as CANCELLED or SHUT_DOWN; return the chain of it, oldest first in each lane."""
     cdef Entry *entry
     cdef Entry *first = NULL
+    cdef Lane *lane = machine.first_lane
     machine_tell(machine, now_ns)
-    while machine.newest != NULL:
-        entry = machine.newest
-        machine_unlink(machine, entry, status)
-        machine.ended[<int>status] += 1
-        entry.later = first
-        first = entry
+    while lane != NULL:
+        while lane.newest != NULL:
+            entry = lane.newest
+            machine_unlink(machine, entry, status)
+            machine.ended[<int>status] += 1
+            entry.later = first
+            first = entry
+        machine_settle(machine, lane)
+        lane = machine.first_lane
     return first
-
-
-cdef inline View machine_view(const Machine *machine) noexcept nogil:
-    """What a policy may know; something must be queued."""
-    return View(
-        now_ns=machine.now_ns,
-        queued=machine.queued,
-        running=machine.running,
-        oldest_arrival_ns=machine.oldest.arrival_ns,
-        in_flight=machine.in_flight,
-        capacity=machine.config.capacity,
-        max_batch_size=machine.config.max_batch_size,
-        max_wait_ns=machine.config.max_wait_ns,
-        max_latency_ns=machine.config.max_latency_ns,
-        dispatched_at_ns=machine.dispatched_at_ns,
-        moment=machine.moment,
-        waits_since_ns=machine.now_ns if machine.waits_since_ns == NEVER_NS else machine.waits_since_ns,
-        cost=&machine.cost,
-        traffic=&machine.traffic,
-    )
-
-
-cdef inline bint machine_ready(const Machine *machine) noexcept nogil:
-    """Whether there is a batch to think about: something queued and a worker free."""
-    return machine.queued > 0 and machine.in_flight < machine.config.capacity
-
-
-cdef inline bint machine_lets_go(const Machine *machine) noexcept nogil:
-    """Whether what is queued leaves without waiting, whatever the policy says."""
-    return machine.flush_left > 0 or machine.closed
-
-
-cdef inline bint machine_asks(const Machine *machine) noexcept nogil:
-    """Whether the user's policy has to be asked before anything can be decided; the machine must be ready."""
-    return machine.config.policy == CUSTOM and not machine_lets_go(machine) and (
-        not machine.planned or (machine.plan.size == 0 and machine.plan.until_ns <= machine.now_ns))
-
-
-cdef inline void machine_answer(
-    Machine *machine, int64_t changes, int64_t batches, int64_t until_ns, int64_t size,
-) noexcept nogil:
-    """What the user's policy said of the state after `changes` and `batches`: dispatch `size` now, or with 0 wait.
-
-    A wait that was decided before the latest event is void, and so is a batch that was before another one left: then
-    it is asked again.
-    """
-    if batches == machine.batches and (size > 0 or changes == machine.changes):
-        size = min(size, min(machine.queued, machine.config.max_batch_size))
-        machine.plan = Plan(until_ns=until_ns, size=size, reason=CHOSEN)
-        machine.planned = True
-
-
-cdef inline Plan machine_plan(Machine *machine) noexcept nogil:
-    """The policy's plan, made once after an event; the machine must be ready."""
-    cdef View view
-    if machine.planned:
-        return machine.plan
-    traffic_moment(&machine.traffic, machine.now_ns, machine.moment)
-    view = machine_view(machine)
-    if machine_lets_go(machine):
-        machine.plan = plan_immediate(&view)
-        if machine.queued < machine.config.max_batch_size:
-            machine.plan.reason = machine.flush_reason if machine.flush_left > 0 else DRAIN
-    elif machine.config.policy == ADAPTIVE:
-        machine.plan = plan_adaptive(&view)
-    elif machine.config.policy == FIXED:
-        machine.plan = plan_fixed(&view)
-    else:
-        machine.plan = plan_immediate(&view)
-    machine.planned = True
-    if machine.plan.until_ns > machine.now_ns and machine.waits_since_ns == NEVER_NS:
-        machine.waits_since_ns = machine.now_ns
-    return machine.plan
-
-
-cdef inline void machine_look(Machine *machine, Departure *departure, int64_t wanted) noexcept nogil:
-    """Choose what to pass over and what to take, since the first deadline does not bear the batch that was wanted."""
-    cdef Entry *entries[LOOK]
-    cdef int64_t deadlines[LOOK]
-    cdef int64_t single_ns = careful_ns(&machine.cost, 1)
-    cdef Node *node = queue_peek(&machine.order)
-    cdef int64_t shortest_ns = NEVER_NS
-    cdef int64_t longest_ns = 0
-    cdef int64_t timeout_ns
-    cdef bint last = machine.config.capacity - machine.in_flight == 1
-    cdef Outlook outlook
-    cdef Choice choice
-    cdef int64_t i
-    outlook.seen = 0
-    while node != NULL and outlook.seen < LOOK:
-        queue_remove(&machine.order, node)
-        entries[outlook.seen] = <Entry *>node
-        deadlines[outlook.seen] = entries[outlook.seen].deadline_ns
-        timeout_ns = NEVER_NS
-        if entries[outlook.seen].deadline_ns != NEVER_NS:
-            timeout_ns = entries[outlook.seen].deadline_ns - entries[outlook.seen].arrival_ns
-        shortest_ns = min(shortest_ns, timeout_ns)
-        longest_ns = max(longest_ns, timeout_ns)
-        outlook.seen += 1
-        node = queue_peek(&machine.order)
-    for i in range(outlook.seen - 1, -1, -1):
-        queue_put_back(&machine.order, &entries[i].order)
-    outlook.deadlines = deadlines
-    outlook.mixed = machine.config.capacity == 1 and longest_ns - shortest_ns > shortest_ns // 4
-    outlook.queued = machine.queued
-    outlook.now_ns = machine.now_ns
-    outlook.size_limit = machine.config.max_batch_size if wanted >= machine.queued else wanted
-    if machine.config.capacity > 1:
-        outlook.size_limit = staggered_size(
-            &machine.cost, outlook.size_limit, machine.config.capacity, shortest_ns)
-    outlook.lost = machine.lost
-    outlook.kept = machine.kept
-    outlook.cost = &machine.cost
-    choice = choose(&outlook)
-    if choice.skip > 0 or choice.size != wanted or departure.until_ns > machine.now_ns:
-        departure.reason = DEADLINE
-    departure.until_ns = machine.now_ns
-    departure.skip = choice.skip
-    departure.size = choice.size
-    departure.give_up_ns = machine.now_ns + single_ns
-    if choice.size > 0:
-        if last:
-            departure.give_up_ns += careful_ns(&machine.cost, choice.size)
-    elif machine.queued <= outlook.seen:
-        # Nobody can make it by what we believe.  One is tried now and then, or a wrong belief would hold for ever.
-        departure.skip = machine.queued - 1
-        departure.size = 1
-        departure.reason = PROBE
-        if machine.in_flight > 0:
-            departure.until_ns = NEVER_NS
-        elif machine.probe_at_ns > machine.now_ns:
-            departure.until_ns = machine.probe_at_ns
-
-
-cdef inline Departure machine_departure(Machine *machine) noexcept nogil:
-    """When and why the next batch leaves, and who is in it; the machine must be ready."""
-    cdef Plan plan = machine_plan(machine)
-    cdef Departure departure = Departure(
-        until_ns=plan.until_ns, skip=0, give_up_ns=0, size=plan.size, reason=plan.reason)
-    cdef Node *expiry = queue_peek(&machine.expiry)
-    cdef int64_t more, enough, latest_ns
-    cdef View view
-    if expiry == NULL:
-        return departure
-    if not cost_known(&machine.cost):
-        if departure.until_ns > machine.now_ns and machine.config.policy != CUSTOM:
-            departure.until_ns = machine.now_ns     # no wait is known to be safe; this batch teaches
-            departure.reason = DEADLINE
-        return departure
-    if plan.size == 0:      # the user's policy waits; no longer than the first deadline bears
-        departure.size = min(machine.queued, machine.config.max_batch_size)
-    if expiry.key < machine.now_ns + careful_ns(&machine.cost, departure.size):
-        machine_look(machine, &departure, departure.size)
-        return departure
-    more = min(machine.queued + 1, machine.config.max_batch_size)
-    latest_ns = expiry.key - WAKE_MARGIN_NS - max(
-        careful_ns(&machine.cost, departure.size), careful_ns(&machine.cost, more))
-    if plan.until_ns > machine.now_ns:
-        if latest_ns < plan.until_ns:
-            departure.until_ns = latest_ns
-            departure.reason = DEADLINE
-    elif machine.config.policy == ADAPTIVE and machine.config.capacity > 1 and not machine_lets_go(machine) and (
-            not traffic_closed(&machine.traffic)):
-        # Other workers serve those that come later: a batch that is smaller than needed may wait for more.
-        # The rate is that of when the plan was made, or the announced instant would move.
-        enough = needed_size(
-            &machine.cost,
-            staggered_size(
-                &machine.cost, machine.config.max_batch_size, machine.config.capacity,
-                expiry.key - of_expiry(expiry).arrival_ns),
-            machine.config.capacity, traffic_rate(&machine.traffic, machine.traffic.moment_at_ns))
-        # It never waits for longer than that batch takes: nobody may come at all.
-        latest_ns = min(latest_ns, machine.oldest.arrival_ns + careful_ns(&machine.cost, enough))
-        if machine.queued < enough and latest_ns > machine.now_ns:
-            view = machine_view(machine)
-            plan = no_later(&view, Plan(until_ns=latest_ns, size=plan.size, reason=DEADLINE), more)
-            departure.until_ns = plan.until_ns
-            departure.reason = plan.reason
-    return departure
-
-
-cdef inline int64_t machine_hopeless_ns(const Machine *machine) noexcept nogil:
-    """How long before its deadline a queued request is sure to be late: with every worker busy, the fastest batch."""
-    if machine.in_flight > 0 and machine.in_flight >= machine.config.capacity:
-        return <int64_t>min(machine.cost.fastest_ns, cost_expect_ns(&machine.cost, 1))
-    return 0
-
-
-cdef inline int64_t machine_next_wakeup_ns(Machine *machine) noexcept nogil:
-    """The earliest instant at which `machine_decide` would do anything if no event came before.
-
-    Not after `machine.now_ns`: at once.  NEVER_NS: not without an event.
-    """
-    cdef Node *expiry = queue_peek(&machine.expiry)
-    cdef int64_t wake_at_ns = NEVER_NS
-    cdef int64_t until_ns
-    if expiry != NULL:
-        wake_at_ns = expiry.key - machine_hopeless_ns(machine)
-    if machine_ready(machine):
-        if machine_asks(machine):
-            return machine.now_ns
-        until_ns = machine_departure(machine).until_ns
-        if until_ns < wake_at_ns:
-            wake_at_ns = until_ns
-    return wake_at_ns
-
-
-cdef inline void machine_end_late(Machine *machine, Decision *decision, Entry *entry) noexcept nogil:
-    """End a queued entry as expired."""
-    machine_unlink(machine, entry, EXPIRED)
-    machine.ended[<int>EXPIRED] += 1
-    machine.lost += 1.0
-    if decision.expired == NULL:
-        decision.expired = entry
-    else:
-        decision.last_expired.later = entry
-    decision.last_expired = entry
-
-
-cdef inline void machine_depart(
-    Machine *machine, const Departure *departure, Decision *decision, Flight *flight,
-) noexcept nogil:
-    """Do what was chosen: give up, pass over, take."""
-    cdef Entry *entry
-    cdef Entry *last = NULL
-    cdef Node *passed = NULL
-    cdef Node *node
-    cdef Past *past
-    cdef int64_t oldest_ns = machine.now_ns
-    for _ in range(departure.skip):
-        entry = <Entry *>queue_peek(&machine.order)
-        if entry.deadline_ns < departure.give_up_ns:
-            machine_end_late(machine, decision, entry)
-        else:
-            queue_remove(&machine.order, &entry.order)
-            entry.order.next = passed
-            passed = &entry.order
-    for _ in range(departure.size):
-        entry = <Entry *>queue_peek(&machine.order)
-        machine_unlink(machine, entry, RUNNING)
-        histogram_add(&machine.queue_delay, machine.now_ns - entry.arrival_ns)
-        oldest_ns = min(oldest_ns, entry.arrival_ns)
-        if last == NULL:
-            decision.batch = entry
-        else:
-            last.later = entry
-        last = entry
-    while passed != NULL:
-        node = passed
-        passed = node.next
-        queue_put_back(&machine.order, node)
-    if departure.size == 0:
-        return
-    if departure.reason == PROBE:
-        machine.probe_at_ns = machine.now_ns + 2 * cost_predict_ns(&machine.cost, 1)
-    machine.running += departure.size
-    machine.in_flight += 1
-    machine.batches += 1
-    machine.by_reason[<int>departure.reason] += 1
-    machine.dispatched_at_ns = machine.now_ns
-    machine.waits_since_ns = NEVER_NS
-    machine.lost *= 0.9
-    machine.kept = machine.kept * 0.9 + <double>departure.size
-    histogram_add(&machine.batch_size, departure.size)
-    flight.id = machine.batches
-    flight.dispatched_at_ns = machine.now_ns
-    flight.size = departure.size
-    flight.expected_ns = cost_predict_ns(&machine.cost, departure.size)
-    flight.earlier = machine.last_flight
-    flight.later = NULL
-    if machine.last_flight != NULL:
-        machine.last_flight.later = flight
-    else:
-        machine.first_flight = flight
-    machine.last_flight = flight
-    past = &machine.past[flight.id % PAST]
-    past.id = flight.id
-    past.at_ns = machine.now_ns
-    past.size = departure.size
-    past.left = machine.queued
-    past.waited_ns = machine.now_ns - oldest_ns
-    past.expected_ns = flight.expected_ns
-    past.service_ns = NEVER_NS
-    past.reason = departure.reason
-    decision.kind = DISPATCH
-    decision.reason = departure.reason
-    decision.batch_id = flight.id
-    decision.batch_size = departure.size
-
-
-cdef inline void machine_decide(
-    Machine *machine, int64_t now_ns, Decision *decision, Flight *flight,
-) noexcept nogil:
-    """Expire what is too late, then say what to do now.  At most one batch a call, which becomes `flight`."""
-    cdef Departure departure
-    cdef Node *expiry
-    machine_tell(machine, now_ns)
-    decision.at_ns = machine.now_ns
-    decision.wake_at_ns = NEVER_NS
-    decision.batch = decision.expired = NULL
-    while True:
-        expiry = queue_peek(&machine.expiry)
-        if expiry == NULL or expiry.key - machine_hopeless_ns(machine) > machine.now_ns:
-            break
-        machine_end_late(machine, decision, of_expiry(expiry))
-    while machine_ready(machine):
-        if machine_asks(machine):
-            decision.kind = ASK
-            return
-        departure = machine_departure(machine)
-        if departure.until_ns > machine.now_ns:
-            decision.wake_at_ns = departure.until_ns
-            break
-        machine_depart(machine, &departure, decision, flight)
-        if departure.size > 0:
-            return
-    expiry = queue_peek(&machine.expiry)
-    if expiry != NULL:
-        decision.wake_at_ns = min(decision.wake_at_ns, expiry.key - machine_hopeless_ns(machine))
-    decision.kind = IDLE if decision.wake_at_ns == NEVER_NS else WAIT
-
-
-cdef inline void machine_give_up(Machine *machine, int64_t now_ns, int64_t count, Decision *decision) noexcept nogil:
-    """End the `count` soonest as expired, because the user's policy says so; `decision` gets the chain of them."""
-    machine_tell(machine, now_ns)
-    decision.expired = NULL
-    for _ in range(min(count, machine.queued)):
-        machine_end_late(machine, decision, <Entry *>queue_peek(&machine.order))
 
 
 cdef inline void machine_land(Machine *machine, int64_t now_ns, Flight *flight) noexcept nogil:
@@ -592,7 +339,10 @@ cdef inline void machine_land(Machine *machine, int64_t now_ns, Flight *flight) 
     machine.running -= flight.size
     machine.in_flight -= 1
     machine.moment = AFTER_COMPLETION
-    machine_change(machine)
+    if machine.config.policy == FIXED and machine.config.max_latency_ns == NEVER_NS and queue_peek(&machine.late) == NULL:
+        machine_change(machine)     # windows end when they end: thousands of lanes go on waiting
+    else:
+        machine_rethink(machine)
 
 
 cdef inline void machine_complete(Machine *machine, int64_t now_ns, Flight *flight, int64_t failed) noexcept nogil:
@@ -605,7 +355,7 @@ cdef inline void machine_complete(Machine *machine, int64_t now_ns, Flight *flig
     machine.progress_at_ns = machine.now_ns
     histogram_add(&machine.service, service_ns)
     if failed < flight.size:    # how soon fn raises says nothing of how long it takes
-        cost_learn(&machine.cost, flight.size, service_ns)
+        cost_learn(&machine.cost, flight.load, service_ns)
     traffic_complete(
         &machine.traffic, machine.now_ns, service_ns // max(machine.config.capacity, <int64_t>1), flight.size,
         machine.queued + machine.running)
@@ -619,46 +369,16 @@ cdef inline void machine_abandon(Machine *machine, int64_t now_ns, Flight *fligh
     machine.ended[<int>SHUT_DOWN] += flight.size
 
 
-cdef inline Estimate machine_estimate(Machine *machine, int64_t now_ns) noexcept nogil:
-    """What a request of usual priority that came now could expect, if nothing better came after it."""
-    cdef Estimate estimate = Estimate(queue_delay_ns=-1, service_ns=0)
-    cdef int64_t full = machine.queued // machine.config.max_batch_size
-    cdef int64_t start_ns, free_ns
-    cdef const Flight *flight
-    machine_tell(machine, now_ns)
-    if not cost_known(&machine.cost) or machine.config.capacity == 0:
-        return estimate
-    start_ns = machine.now_ns
-    if machine.in_flight >= machine.config.capacity:
-        start_ns = NEVER_NS
-        flight = machine.first_flight
-        while flight != NULL:
-            free_ns = max(flight.dispatched_at_ns + flight.expected_ns, machine.now_ns)
-            start_ns = min(start_ns, free_ns)
-            flight = flight.later
-    elif machine.queued > 0 and not machine_asks(machine):
-        free_ns = machine_departure(machine).until_ns
-        if machine.now_ns < free_ns < NEVER_NS:
-            start_ns = free_ns
-    estimate.service_ns = cost_predict_ns(
-        &machine.cost, machine.queued + 1 - full * machine.config.max_batch_size)
-    estimate.queue_delay_ns = start_ns - machine.now_ns + <int64_t>min(
-        <double>full * cost_expect_ns(&machine.cost, machine.config.max_batch_size) / <double>machine.config.capacity,
-        MOST_NS)
-    return estimate
-
-
 cdef inline void machine_flush(Machine *machine, int64_t now_ns, Reason reason) noexcept nogil:
     """Let everything queued now leave without waiting, for `reason` (FLUSH or DRAIN)."""
     machine_tell(machine, now_ns)
-    machine_change(machine)
+    machine_rethink(machine)
     machine.flush_seq = machine.next_seq
-    machine.flush_left = machine.queued
     machine.flush_reason = reason
 
 
 cdef inline void machine_close(Machine *machine, int64_t now_ns) noexcept nogil:
     """Take no more; let the rest leave without waiting."""
     machine_tell(machine, now_ns)
-    machine_change(machine)
+    machine_rethink(machine)
     machine.closed = True

@@ -18,8 +18,10 @@ cdef enum:
 
 cdef struct View:
     int64_t now_ns
-    int64_t queued                  # requests, at least 1
+    int64_t queued                  # requests under this key, at least 1
     int64_t running                 # requests
+    bint heavy                      # what is queued weighs as much as a batch may
+    bint alone                      # nothing is queued under another key
     int64_t oldest_arrival_ns
     int64_t in_flight               # batches
     int64_t capacity                # batches that may be, more than in_flight
@@ -45,7 +47,8 @@ cdef inline int64_t largest_size(const View *view) noexcept nogil:
 cdef inline Plan plan_immediate(const View *view) noexcept nogil:
     """Never wait while a worker is free."""
     cdef int64_t size = largest_size(view)
-    return Plan(until_ns=view.now_ns, size=size, reason=FULL if size == view.max_batch_size else IDLE_WORKER)
+    cdef bint full = size == view.max_batch_size or view.heavy
+    return Plan(until_ns=view.now_ns, size=size, reason=FULL if full else IDLE_WORKER)
 
 
 cdef inline int64_t safe_service_ns(const View *view, int64_t size) noexcept nogil:

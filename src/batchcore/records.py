@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from batchcore.engine import Request
 
 __all__ = [
@@ -101,6 +103,10 @@ class Decision:
         The requests to run together, soonest due first; empty unless ``kind == "dispatch"``.
     expired : tuple of Request
         Requests that are too late: their deadline has passed, or no answer could come before it; with any `kind`.
+    key : object
+        Of the requests of `batch`.
+    model_size : int
+        The size that the model is given: that of `batch`, or the next one it accepts; 0 unless ``kind == "dispatch"``.
     """
 
     kind: Literal["dispatch", "wait", "idle"]
@@ -110,6 +116,8 @@ class Decision:
     batch_id: int | None
     batch: tuple[Request, ...]
     expired: tuple[Request, ...]
+    key: Hashable = None
+    model_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +159,8 @@ class Learned:
     Attributes
     ----------
     sizes : tuple of (int, int)
-        Batch sizes seen and the service time expected of each, ns; of sizes above 64, one for each eighth of an octave.
+        Batch sizes seen, or weights, and the service time expected of each, ns; above 64, one for each eighth of an
+        octave.
     per_item_ns, per_batch_ns : float
         The affine law through them.
     deviation : float
@@ -162,6 +171,8 @@ class Learned:
         Whether callers seem to wait for an answer before they ask again.
     callers : int
         How many there are at least; means something only if `closed`.
+    weighed : bool
+        Whether `sizes` and `per_item_ns` go by weight.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -171,6 +182,7 @@ class Learned:
     arrivals_per_second: float
     closed: bool
     callers: int
+    weighed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +246,13 @@ class Stats:
         Limits in force, in requests.
     max_wait_ns, max_latency_ns : int or None
         Limits in force, nanoseconds; None where there is none.
+    max_batch_weight : int or None
+        Most that a batch may weigh; None: no limit.
+    keys : int
+        Keys with requests in the queue.
+    item_elements, batch_elements : int
+        What ``fn`` was given since the start: array elements (items, if it takes lists) that came from requests, and in
+        all, with padding and filler.
     """
 
     submitted: int
@@ -258,3 +277,12 @@ class Stats:
     max_queue_size: int
     max_wait_ns: int | None
     max_latency_ns: int | None
+    max_batch_weight: int | None = None
+    keys: int = 0
+    item_elements: int = 0
+    batch_elements: int = 0
+
+    @property
+    def padding_ratio(self) -> float:
+        """Share of what ``fn`` was given that was padding or filler, 0 to 1; 0.0 before the first batch."""
+        return 1.0 - self.item_elements / self.batch_elements if self.batch_elements else 0.0

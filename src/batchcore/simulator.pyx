@@ -27,9 +27,11 @@ from batchcore.arrivals cimport (
 )
 from batchcore.custom cimport ask, tell
 from batchcore.engine cimport Engine
+from batchcore.decision cimport Decision, machine_decide
+from batchcore.lane cimport Entry
 from batchcore.machine cimport (
-    Decision, Entry, Flight, Machine, machine_abandon, machine_clear, machine_complete, machine_decide, machine_flush,
-    machine_reject, machine_submit,
+    Flight, Machine, machine_abandon, machine_clear, machine_complete, machine_flush, machine_reject,
+    machine_submit,
 )
 from batchcore.queue cimport Node, Queue, queue_peek, queue_push, queue_remove
 from batchcore.random cimport Random, random_exponential, random_seed, random_uniform
@@ -390,7 +392,8 @@ cdef class Simulator:
         row.source = source.id
         row.outcome = <uint8_t>PENDING
         self.stale = True
-        answer = machine_submit(self.machine, self.now_ns, &ticket.entry, row.deadline_ns, priority)
+        answer = machine_submit(
+            self.machine, self.now_ns, &self.machine.main, &ticket.entry, row.deadline_ns, priority, 1)
         if answer == NO_ROOM:
             machine_reject(self.machine, 1)
             self.end(ticket, REJECTED)

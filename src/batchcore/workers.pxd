@@ -5,7 +5,7 @@ from batchcore.future cimport Parker
 
 
 cdef class Worker(Parker):
-    cdef Batch batch    # what it runs now, or None
+    cdef readonly Batch batch   # what it runs now, or None
     cdef bint waits     # it is one of ThreadDispatcher.blocked
     cdef bint leaving   # there will be no more work
 

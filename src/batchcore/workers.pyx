@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t
 
 import threading
 
+from batchcore.current import serving
 from batchcore.errors import WouldDeadlock
 
 from batchcore._clock cimport monotonic_ns
@@ -46,7 +47,7 @@ cdef class ThreadDispatcher(Dispatcher):
                 self.parked.append(worker)
                 worker = self.parked.pop(0)
         else:
-            limit = self.engine.machine.config.capacity + (queue_peek(&self.engine.machine.expiry) != NULL)
+            limit = self.engine.machine.config.capacity + (queue_peek(&self.engine.machine.late) != NULL)
             start = len(self.threads) < limit
             self.coming = start
         unlock(&self.lock)
@@ -77,6 +78,7 @@ cdef class ThreadDispatcher(Dispatcher):
         me = PyThread_get_thread_ident()
         thread = threading.current_thread()
         self.workers[me] = worker
+        serving.set(worker)
         self.threads.add(thread)    # again: its start may have been given up
         try:
             while not worker.leaving:
@@ -132,7 +134,7 @@ cdef class ThreadDispatcher(Dispatcher):
         try:
             self.hand_over()
             try:
-                results = batch.fn(batch.take_items())
+                results = batch.run()
             except BaseException as error:
                 self.fail(batch, error)
             else:

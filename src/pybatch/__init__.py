@@ -10,6 +10,7 @@
 
 from importlib.metadata import version as _version
 
+from batchcore.current import CurrentBatch, current_batch
 from batchcore.errors import (
     BatchAborted,
     BatchError,
@@ -23,6 +24,7 @@ from batchcore.errors import (
 from batchcore.future import Future
 from batchcore.records import Histogram, Stats
 from pybatch.decorator import batched
+from pybatch.forms import Pad, Stack
 from pybatch.scheduler import Scheduler
 
 __version__ = _version("batchcore")
@@ -31,15 +33,19 @@ __all__ = [
     "BatchAborted",
     "BatchError",
     "BatchSizeMismatch",
+    "CurrentBatch",
     "DeadlineExceeded",
     "Future",
     "Histogram",
     "InvalidBatchResult",
+    "Pad",
     "QueueFull",
     "Scheduler",
     "SchedulerClosed",
+    "Stack",
     "Stats",
     "WouldDeadlock",
     "__version__",
     "batched",
+    "current_batch",
 ]

@@ -8,8 +8,9 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Generic, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Protocol, TypeVar, Unpack, cast, overload
 
+from pybatch.options import Terms
 from pybatch.scheduler import Scheduler
 
 __all__ = ["Batched", "batched"]
@@ -49,9 +50,12 @@ class Batched(Generic[X, R]):
         """The scheduler behind it; made on first use."""
         return self._scheduler_of(None)
 
-    def __call__(self, item: X, *, timeout_ms: float | None = None, priority: int = 0) -> R:
-        """Return the result for one item, or a coroutine of it if the function is ``async``."""
-        return cast(R, _call(self.scheduler, self._async, item, timeout_ms, priority))
+    def __call__(self, item: X, **terms: Unpack[Terms]) -> R:
+        """Return the result for one item, or a coroutine of it if the function is ``async``.
+
+        Parameters and errors as in `Scheduler.submit`.
+        """
+        return cast(R, _call(self.scheduler, self._async, item, terms))
 
     def __get__(self, instance: object, owner: type | None = None) -> Batched[X, R]:
         if instance is None:
@@ -66,7 +70,8 @@ class Batched(Generic[X, R]):
         with _making:
             scheduler = self._schedulers.get(key)
             if scheduler is None:
-                scheduler = Scheduler(self._function_of(instance), **{"name": self._fn.__name__, **self._options})
+                options: dict[str, Any] = {"name": self._fn.__name__, **self._options}
+                scheduler = Scheduler(self._function_of(instance), **options)
                 self._schedulers[key] = scheduler
                 if instance is not None:
                     weakref.finalize(instance, self._forget, key)
@@ -83,17 +88,17 @@ class Batched(Generic[X, R]):
             ) from None
         fn = self._fn
 
-        def method(items: list[X]) -> Any:
+        def method(*batch: Any) -> Any:
             instance = reference()
             if instance is None:
                 raise ReferenceError(f"the object whose {fn.__qualname__} was called is gone")
-            return fn(instance, items)
+            return fn(instance, *batch)
 
         if not self._async:
             return method
 
-        async def coroutine_method(items: list[X]) -> Any:
-            return await method(items)
+        async def coroutine_method(*batch: Any) -> Any:
+            return await method(*batch)
 
         return coroutine_method
 
@@ -114,25 +119,24 @@ class _BoundBatched(Generic[X, R]):
     def scheduler(self) -> Scheduler[X, Any]:
         return self._batched._scheduler_of(self._instance)
 
-    def __call__(self, item: X, *, timeout_ms: float | None = None, priority: int = 0) -> R:
-        return cast(R, _call(self.scheduler, self._batched._async, item, timeout_ms, priority, self._instance))
+    def __call__(self, item: X, **terms: Unpack[Terms]) -> R:
+        return cast(R, _call(self.scheduler, self._batched._async, item, terms, self._instance))
 
 
 def _call(
     scheduler: Scheduler[X, Any],
     is_async: bool,
     item: X,
-    timeout_ms: float | None,
-    priority: int,
+    terms: Terms,
     _alive: object = None,  # the instance, which must not be collected before its answer
 ) -> object:
     if not is_async:
-        return scheduler(item, timeout_ms=timeout_ms, priority=priority)
+        return scheduler(item, **terms)
 
     async def wait() -> object:
         nonlocal _alive
         try:
-            return await scheduler.submit(item, timeout_ms=timeout_ms, priority=priority)
+            return await scheduler.submit(item, **terms)
         finally:
             _alive = None
 
@@ -152,6 +156,8 @@ class _Decorator(Protocol):
     def __call__(self, fn: Callable[[list[X]], Sequence[Y]]) -> Batched[X, Y]: ...
     @overload
     def __call__(self, fn: Callable[[Any, list[X]], Sequence[Y]]) -> Batched[X, Y]: ...
+    @overload
+    def __call__(self, fn: Callable[..., Any]) -> Batched[Any, Any]: ...
 
 
 @overload
@@ -170,7 +176,8 @@ def batched(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
     Parameters
     ----------
     fn : callable
-        ``def predict(xs: list[X]) -> list[Y]``, plain or ``async``, or such a method.
+        ``def predict(xs: list[X]) -> list[Y]``, plain or ``async``, or such a method; with ``batch_as`` among the
+        options, of arrays.
     **options
         Those of `Scheduler`.
 

@@ -80,17 +80,23 @@ class Explanation:
 
     def _head(self) -> list[str]:
         stats = self.stats
-        return [
-            f"Scheduler {self.name!r}: policy {stats.policy}, batches of at most {stats.max_batch_size}, "
-            f"{stats.capacity} at once; {stats.queued} queued, {stats.running} running."
+        heaviest = f", weighing at most {stats.max_batch_weight}" if stats.max_batch_weight else ""
+        keys = f" under {stats.keys} key{'s' if stats.keys > 1 else ''}" if stats.keys else ""
+        lines = [
+            f"Scheduler {self.name!r}: policy {stats.policy}, batches of at most {stats.max_batch_size}{heaviest}, "
+            f"{stats.capacity} at once; {stats.queued} queued{keys}, {stats.running} running."
         ]
+        if stats.padding_ratio:
+            lines.append(f"Of what fn was given so far, {stats.padding_ratio:.1%} was padding or filler.")
+        return lines
 
     def _what_was_learned(self) -> list[str]:
         learned = self.learned
         if not learned.sizes:
             return ["Nothing is known of the cost of a batch before the first has completed."]
+        unit = "a unit of weight" if learned.weighed else "an item"
         lines = [
-            f"A batch takes about {learned.per_batch_ns / 1e6:.3g} ms + {learned.per_item_ns / 1e6:.3g} ms an item, "
+            f"A batch takes about {learned.per_batch_ns / 1e6:.3g} ms + {learned.per_item_ns / 1e6:.3g} ms {unit}, "
             f"give or take {learned.deviation:.0%}: "
             + ", ".join(f"{size}: {ns / 1e6:.3g} ms" for size, ns in _some(learned.sizes))
             + "."
@@ -119,7 +125,7 @@ def explain(dispatcher: Dispatcher) -> Explanation:
     """Ask a dispatcher's engine for everything that it can tell."""
     engine = dispatcher.engine
     now_ns = dispatcher.now_ns()
-    stats = engine.stats()
+    stats = engine.stats(*dispatcher.padding())
     wake_at_ns = dispatcher.next_wakeup_ns()
     if not stats.queued:
         now = "nothing is queued; the next request decides"

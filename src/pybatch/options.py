@@ -6,16 +6,25 @@ Everything here raises before anything has changed, and says the value, the limi
 from __future__ import annotations
 
 import numbers
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar
 
 from batchcore.engine import MAX_BATCH_SIZE, MAX_QUEUE_SIZE, integer
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from pybatch.policies import PolicyLike
 
 __all__ = [
     "MAX_CONCURRENT_BATCHES",
     "MAX_MS",
     "UNCHANGED",
+    "Options",
+    "Terms",
     "Unchanged",
     "choice",
+    "default_batch_size",
     "engine_options",
     "nanoseconds",
 ]
@@ -29,6 +38,44 @@ MAX_CONCURRENT_BATCHES: Final = 1024
 POLICIES: Final = ("adaptive", "immediate", "fixed")
 
 _T = TypeVar("_T")
+
+
+class Terms(TypedDict, total=False):
+    """How a request wants to be served: what `pybatch.Scheduler.submit` takes beside the item."""
+
+    timeout_ms: float | None
+    priority: int
+    key: Hashable
+    weight: int | None
+
+
+class Options(TypedDict, total=False):
+    """What `pybatch.Scheduler` takes beside ``fn`` and ``batch_as``."""
+
+    array_module: Literal["numpy", "torch"]
+    assemble: Literal["dispatch", "submit"]
+    copy_results: bool
+    max_batch_size: int | None
+    allowed_batch_sizes: Sequence[int] | None
+    batch_padding_policy: Literal["min_cost", "pad_up", "batch_down"]
+    filler: Literal["repeat", "zeros"]
+    key_fn: Callable[[Any], Hashable] | None
+    share_by_key: Mapping[Any, float] | Callable[[Any], float] | None
+    weight_fn: Callable[[Any], int] | None
+    max_batch_weight: int | None
+    on_overweight: Literal["raise", "alone"]
+    dedupe: bool | Callable[[Any], Hashable]
+    max_latency_ms: float | None
+    max_wait_ms: float | None
+    timeout_ms: float | None
+    policy: PolicyLike
+    cost_model: Sequence[tuple[int, float]] | None
+    max_queue_size: int
+    on_full: Literal["raise", "block"]
+    max_concurrent_batches: int
+    name: str | None
+    metrics: bool
+    registry: CollectorRegistry | None
 
 
 class Unchanged:
@@ -73,6 +120,26 @@ def choice(name: str, value: Any, choices: tuple[_T, ...]) -> _T:
         if isinstance(value, type(candidate)) and value == candidate:
             return candidate
     raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+
+
+def default_batch_size(max_batch_size: Any, allowed_batch_sizes: Any) -> Any:
+    """Return `max_batch_size`, or what it is where it is not given: the largest size allowed, or 32.
+
+    Raises
+    ------
+    TypeError
+        If `allowed_batch_sizes` is no sequence of integers.
+    """
+    if allowed_batch_sizes is not None:
+        try:
+            sizes = list(allowed_batch_sizes)
+        except TypeError:
+            raise TypeError(f"allowed_batch_sizes must be a list of sizes, not {allowed_batch_sizes!r}") from None
+        for i, size in enumerate(sizes):
+            integer(f"allowed_batch_sizes[{i}]", size, 1, MAX_BATCH_SIZE)
+        if max_batch_size is None and sizes:
+            return max(sizes)
+    return 32 if max_batch_size is None else max_batch_size
 
 
 def engine_options(

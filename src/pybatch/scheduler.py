@@ -9,25 +9,30 @@ import inspect
 import time
 import warnings
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from prometheus_client import CollectorRegistry
 
-from batchcore.dispatcher import Dispatcher, Submitter
+from batchcore.dispatcher import Dispatcher
 from batchcore.engine import Engine, integer
 from batchcore.future import Future
 from batchcore.records import Stats
+from batchcore.submitter import Submitter
 from batchcore.workers import ThreadDispatcher
 from pybatch import metrics as _metrics
+from pybatch.batching import BatchAs, form_of, pads
 from pybatch.drivers.aio import LoopDispatcher
 from pybatch.drivers.lifecycle import watch
 from pybatch.explanation import Estimate, Explanation, explain
+from pybatch.fingerprints import fingerprint
 from pybatch.options import (
     MAX_CONCURRENT_BATCHES,
     UNCHANGED,
+    Options,
     Unchanged,
     choice,
+    default_batch_size,
     engine_options,
     nanoseconds,
 )
@@ -54,12 +59,50 @@ class Scheduler(Submitter[X, Y]):
     Parameters
     ----------
     fn : callable
-        Takes a list of items, returns a sequence of as many results; an exception object in the place of one is raised
-        to that caller alone.  A plain function runs on worker threads of the scheduler, started when needed.  An
+        Takes a list of items, or what `batch_as` makes of it, and returns a sequence of as many results, or a dict of
+        those; an exception object in the place of one is raised to that caller alone.  `current_batch` tells it more
+        about its batch.  A plain function runs on worker threads of the scheduler, started when needed.  An
         ``async def`` runs on the event loop of its callers, or on a loop thread of the scheduler where only threads
         call.
-    max_batch_size : int, default 32
-        Most items in a batch, 1 to 1,048,576.  1 is legal and means no batching.
+    batch_as : {"list", "stack", "pad"} or Stack or Pad or callable, default "list"
+        What `fn` takes.  ``stack``: items of equal shape and dtype as one array of shape ``(n, *shape)``.  ``pad``:
+        items of different length as one array of shape ``(n, longest, ...)``, and their lengths; see `Pad`.  Items that
+        are dicts, tuples or dataclasses of arrays become the same of batches.  Items that do not fit together never
+        share a batch.  A callable: what it makes of the list of items.
+    array_module : {"numpy", "torch"}, default "numpy"
+        What those arrays are.
+    assemble : {"dispatch", "submit"}, default "dispatch"
+        When an item is copied into its batch: when that leaves, and until then its caller must not change it; or
+        within `submit`, while the batch before it runs (``stack`` only).
+    copy_results : bool, default False
+        Whether each caller gets a copy of its row where `fn` returns arrays; else it is a view, which keeps the whole
+        array alive and changes if `fn` writes into that array later.
+    max_batch_size : int, optional
+        Most items in a batch, 1 to 1,048,576; default 32, or the largest of `allowed_batch_sizes`.  1 is legal and
+        means no batching.
+    allowed_batch_sizes : sequence of int, optional
+        The only sizes that `fn` is given, ascending.  Filler makes up the rest, and its results are dropped.
+    batch_padding_policy : {"min_cost", "pad_up", "batch_down"}, default "min_cost"
+        What to do with a batch of another size: add filler, leave some requests queued, or what costs less a request by
+        what was learned.
+    filler : {"repeat", "zeros"}, default "repeat"
+        What filler is: the last item again, or zeros (not for lists).
+    key_fn : callable, optional
+        Item -> key; only items of equal keys share a batch.  `submit` may name a key instead.
+    share_by_key : mapping or callable, optional
+        Key -> how much of the workers' time it gets, in relation to others, by weight: 1e-6 to 1e6, 1 where a mapping
+        does not say.  Default: the most urgent request goes first, whatever its key.
+    weight_fn : callable, optional
+        Item -> its weight (tokens, pixels), a whole number of at least 1.  `submit` may name it instead.  Default: 1,
+        or the length with ``pad``.
+    max_batch_weight : int, optional
+        Most that a batch may weigh; with ``pad`` that is the number of items times the heaviest.  What batches take is
+        then learned by weight.
+    on_overweight : {"raise", "alone"}, default "raise"
+        What happens to an item that is heavier on its own: a ValueError, or a batch of its own.
+    dedupe : bool or callable, default False
+        Whether identical items that wait or run at the same time are computed once: those whose types and contents are
+        equal, or for which a function returns the same.
     max_latency_ms : float, optional
         Target from submit to result that waiting for company must not break, 0 to 1e10 milliseconds.  It does not fail
         a request that is late; `timeout_ms` does.
@@ -118,11 +161,32 @@ class Scheduler(Submitter[X, Y]):
     [0, 1, 4, 9, 16]
     """
 
+    @overload
+    def __init__(
+        self, fn: BatchFunction[X, Y], *, batch_as: Literal["list"] = "list", **options: Unpack[Options]
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Scheduler[Any, Any], fn: Callable[..., Any], *, batch_as: BatchAs = "list", **options: Unpack[Options]
+    ) -> None: ...
     def __init__(
         self,
-        fn: BatchFunction[X, Y],
+        fn: Callable[..., Any],
         *,
-        max_batch_size: int = 32,
+        batch_as: BatchAs = "list",
+        array_module: Literal["numpy", "torch"] = "numpy",
+        assemble: Literal["dispatch", "submit"] = "dispatch",
+        copy_results: bool = False,
+        max_batch_size: int | None = None,
+        allowed_batch_sizes: Sequence[int] | None = None,
+        batch_padding_policy: Literal["min_cost", "pad_up", "batch_down"] = "min_cost",
+        filler: Literal["repeat", "zeros"] = "repeat",
+        key_fn: Callable[[X], Hashable] | None = None,
+        share_by_key: Mapping[Any, float] | Callable[[Any], float] | None = None,
+        weight_fn: Callable[[X], int] | None = None,
+        max_batch_weight: int | None = None,
+        on_overweight: Literal["raise", "alone"] = "raise",
+        dedupe: bool | Callable[[X], Hashable] = False,
         max_latency_ms: float | None = None,
         max_wait_ms: float | None = None,
         timeout_ms: float | None = None,
@@ -146,18 +210,37 @@ class Scheduler(Submitter[X, Y]):
         if registry is not None and not isinstance(registry, CollectorRegistry):
             raise TypeError(f"registry must be a prometheus_client.CollectorRegistry, not {registry!r}")
         options = engine_options(
-            max_batch_size=max_batch_size,
+            max_batch_size=default_batch_size(max_batch_size, allowed_batch_sizes),
             max_wait_ms=max_wait_ms,
             max_latency_ms=max_latency_ms,
             max_queue_size=max_queue_size,
             policy=policy,
             cost_model=cost_model,
         )
+        for option, function in ("key_fn", key_fn), ("weight_fn", weight_fn):
+            if function is not None and not callable(function):
+                raise TypeError(f"{option} must be a function of an item, not {function!r}")
+        if not callable(dedupe) and not isinstance(dedupe, bool):
+            raise TypeError(f"dedupe must be True, False or a function of an item, not {dedupe!r}")
         timeout_ns = nanoseconds("timeout_ms", timeout_ms)
         block = choice("on_full", on_full, ("raise", "block")) == "block"
         capacity = integer("max_concurrent_batches", max_concurrent_batches, 1, MAX_CONCURRENT_BATCHES)
+        form, collate = form_of(
+            batch_as,
+            array_module=choice("array_module", array_module, ("numpy", "torch")),
+            staged=choice("assemble", assemble, ("dispatch", "submit")) == "submit",
+            filler=choice("filler", filler, ("repeat", "zeros")),
+            max_batch_size=options["max_batch_size"],
+            capacity=capacity,
+        )
         engine = Engine(
             capacity=capacity,
+            max_batch_weight=max_batch_weight,
+            overweight=choice("on_overweight", on_overweight, ("raise", "alone")) == "alone",
+            padded=pads(batch_as),
+            allowed_batch_sizes=allowed_batch_sizes,
+            batch_padding_policy=batch_padding_policy,
+            shares=share_by_key,
             batch_size_bounds=_metrics.batch_size_bounds(options["max_batch_size"]),
             delay_bounds_ns=_metrics.DELAY_BOUNDS_NS,
             **options,
@@ -165,7 +248,10 @@ class Scheduler(Submitter[X, Y]):
         dispatcher = self._driver(engine, name, _is_async(fn))
         dispatcher.block = block
         dispatcher.set_timeout_ns(timeout_ns)
+        dispatcher.sort_by(key_fn=key_fn, weight_fn=weight_fn, form=form, collate=collate, copies=bool(copy_results))
         self._serve_with(dispatcher, fn)
+        if dedupe:
+            self._share(fingerprint if dedupe is True else dedupe)
         self._registry = registry
         self._shown = bool(metrics)
         if self._shown:
@@ -186,14 +272,22 @@ class Scheduler(Submitter[X, Y]):
         """Whether `shutdown` was called."""
         return self.dispatcher.closed
 
-    def map(self, items: Iterable[X], *, timeout_ms: float | None = None, priority: int = 0) -> Iterator[Y]:
+    def map(
+        self,
+        items: Iterable[X],
+        *,
+        timeout_ms: float | None = None,
+        priority: int = 0,
+        key: Hashable = None,
+        weight: int | None = None,
+    ) -> Iterator[Y]:
         """Yield the results of `items` in their order, submitting ahead but never more than the queue holds.
 
         Parameters
         ----------
         items : iterable
             Read lazily, as results are taken; may be endless.
-        timeout_ms, priority
+        timeout_ms, priority, key, weight
             As in `submit`, for each item.
 
         Yields
@@ -212,26 +306,20 @@ class Scheduler(Submitter[X, Y]):
         """
         stats = self.stats()
         ahead = min(stats.max_queue_size, 2 * stats.max_batch_size * (stats.capacity + 1))
-        return self._map(items, ahead, timeout_ms, priority)
+        submit = functools.partial(
+            self._submit_waiting, timeout_ms=timeout_ms, priority=priority, key=key, weight=weight
+        )
+        return _map(submit, items, ahead)
 
-    def _map(self, items: Iterable[X], ahead: int, timeout_ms: float | None, priority: int) -> Iterator[Y]:
-        outstanding: deque[Future[Y]] = deque()
-        try:
-            for item in items:
-                if len(outstanding) >= ahead:
-                    result = outstanding[0].result()
-                    outstanding.popleft()
-                    yield result
-                outstanding.append(self._submit_waiting(item, timeout_ms=timeout_ms, priority=priority))
-            while outstanding:
-                result = outstanding[0].result()
-                outstanding.popleft()
-                yield result
-        finally:
-            for future in outstanding:
-                future.cancel()
-
-    async def submit_wait(self, item: X, *, timeout_ms: float | None = None, priority: int = 0) -> Future[Y]:
+    async def submit_wait(
+        self,
+        item: X,
+        *,
+        timeout_ms: float | None = None,
+        priority: int = 0,
+        key: Hashable = None,
+        weight: int | None = None,
+    ) -> Future[Y]:
         """Queue one item and return its future, waiting for room without blocking the event loop.
 
         Parameters, result and errors as in `submit`, but for `QueueFull`: it waits until there is room, or until
@@ -249,15 +337,15 @@ class Scheduler(Submitter[X, Y]):
         """
         dispatcher = self.dispatcher
         loop = asyncio.get_running_loop()
-        deadline_ns = self._deadline_ns(timeout_ms)
-        future: Future[Y] | None = self._try_submit(item, deadline_ns, priority)
+        attempt, deadline_ns = self._attempt(item, timeout_ms=timeout_ms, priority=priority, key=key, weight=weight)
+        future = attempt()
         while future is None:
             turn: asyncio.Future[None] = loop.create_future()
             waiter = functools.partial(_give_turn, loop, turn)
             dispatcher.enter_room(waiter)
             try:
                 # Having queued for room first, no room that comes from here on can be missed.
-                future = self._try_submit(item, deadline_ns, priority)
+                future = attempt()
                 if future is None:
                     await asyncio.wait([turn], timeout=dispatcher.seconds_until(deadline_ns))
             finally:
@@ -370,7 +458,7 @@ class Scheduler(Submitter[X, Y]):
 
     def stats(self) -> Stats:
         """Return a snapshot of everything counted; its parts agree with each other."""
-        return self.dispatcher.engine.stats()
+        return self.dispatcher.engine.stats(*self.dispatcher.padding())
 
     def estimate(self) -> Estimate | None:
         """Predict what a request submitted now would get: how long it would wait, and when it would be answered.
@@ -492,6 +580,24 @@ class Scheduler(Submitter[X, Y]):
         stats = self.stats()
         state = "shut down" if self.closed else f"{stats.queued} queued, {stats.running} running"
         return f"<Scheduler {self.name!r}: {state}>"
+
+
+def _map(submit: Callable[[X], Future[Y]], items: Iterable[X], ahead: int) -> Iterator[Y]:
+    outstanding: deque[Future[Y]] = deque()
+    try:
+        for item in items:
+            if len(outstanding) >= ahead:
+                result = outstanding[0].result()
+                outstanding.popleft()
+                yield result
+            outstanding.append(submit(item))
+        while outstanding:
+            result = outstanding[0].result()
+            outstanding.popleft()
+            yield result
+    finally:
+        for future in outstanding:
+            future.cancel()
 
 
 def _give_turn(loop: asyncio.AbstractEventLoop, turn: asyncio.Future[None], _: object = None) -> bool:

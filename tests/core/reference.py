@@ -207,7 +207,8 @@ class Reference:
             return self.now
         instants = [request.until - self._hopeless() for request in self.queue if request.until < NEVER]
         if self.ready:
-            instants.append(departure(self, self._plan()).until)
+            plan = self._plan()
+            instants += [departure(self, plan).until, plan.until if plan.size == 0 else NEVER]
         wake = min(instants, default=NEVER)
         return None if wake == NEVER else max(self.now, wake)
 
@@ -238,6 +239,7 @@ class Reference:
     def _view(self) -> SimpleNamespace:
         arrivals = [request.arrival_ns for request in self.queue]
         return SimpleNamespace(
+            key=None,
             now_ns=self.now,
             queued=len(self.queue),
             running=self.running,
@@ -292,7 +294,17 @@ class Reference:
         self.lost, self.kept = self.lost * 0.9, self.kept * 0.9 + len(batch)
         number = len(self.sizes)
         self.ends_at[number] = self.now + (self.cost.predict(len(batch)) or 0)
-        decision = Decision("dispatch", self.now, leaves.reason, None, number, self._tuple(batch), self._tuple(expired))
+        decision = Decision(
+            "dispatch",
+            self.now,
+            leaves.reason,
+            None,
+            number,
+            self._tuple(batch),
+            self._tuple(expired),
+            None,
+            len(batch),
+        )
         self.flying.append(decision)
         return decision
 

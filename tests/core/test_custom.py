@@ -151,6 +151,7 @@ def test_a_view_tells_what_is_going_on(make_engine: Make) -> None:
     rate = seen[0].pop("arrivals_per_second")
     assert rate > 0
     assert seen[0] == {
+        "key": None,
         "now_ns": 3,
         "queued": 2,
         "running": 1,

@@ -53,6 +53,7 @@ BAD_OPTIONS: list[tuple[str, Any, type[Exception]]] = [
         (name, value, kind)
         for name in ("max_batch_size", "max_queue_size", "max_concurrent_batches")
         for value, kind in BAD_COUNTS
+        if (name, value) != ("max_batch_size", None)
     ),
     ("max_batch_size", 1_048_577, ValueError),
     ("max_batch_size", 10**9, ValueError),

@@ -35,6 +35,9 @@ STATS = Stats(
     max_queue_size=100,
     max_wait_ns=5_000_000,
     max_latency_ns=None,
+    keys=1,
+    item_elements=6,
+    batch_elements=8,
 )
 
 

@@ -21,7 +21,8 @@ from asyncio import AbstractEventLoop, Task, TimerHandle
 from collections.abc import Coroutine
 from typing import Any, cast
 
-from batchcore.dispatcher import Dispatcher
+from batchcore.current import serving
+from batchcore.dispatcher import Batch, Dispatcher
 from batchcore.engine import Engine
 from batchcore.errors import BatchAborted, WouldDeadlock
 from batchcore.future import BaseFuture
@@ -155,14 +156,18 @@ class LoopDispatcher(Dispatcher):
             task.remove_done_callback(self._never_started)
             self._starting.pop(task, None)
             yielded_at = time.monotonic()
+            here = _Server()
+            serving.set(here)
             while (batch := self.take(server=task)) is not None:
                 self.hand_over()
+                here.batch = batch
                 try:
-                    self.finish(batch, await batch.fn(batch.take_items()))
+                    self.finish(batch, await batch.run())
                 except BaseException as error:
                     self.fail(batch, error)
                     if not isinstance(error, Exception) and not self._shrugs_off(error, loop):
                         raise
+                here.batch = None
                 del batch
                 if time.monotonic() - yielded_at > LONGEST_TURN_S:
                     await asyncio.sleep(0)
@@ -291,6 +296,15 @@ class _Nudge:
         dispatcher = self._dispatcher()
         if dispatcher is not None and not self.done and not sys.is_finalizing():
             dispatcher._leave(self.loop)
+
+
+class _Server:
+    """What `serving` shows to `fn`."""
+
+    __slots__ = ("batch",)
+
+    def __init__(self) -> None:
+        self.batch: Batch | None = None
 
 
 class _LoopThread:

@@ -209,6 +209,12 @@ _GAUGES: Final[tuple[tuple[str, str, Callable[[Stats], float | None]], ...]] = (
         "Unix time at which a batch last completed; absent before the first.",
         lambda stats: _unix_seconds(stats.last_progress_at_ns),
     ),
+    ("keys", "Keys with requests in the queue.", lambda stats: stats.keys),
+    (
+        "padding_ratio",
+        "Share of what fn was given since the start that was padding or filler; absent before the first batch.",
+        lambda stats: stats.padding_ratio if stats.batch_elements else None,
+    ),
     ("max_batch_size", "Most requests in a batch.", lambda stats: stats.max_batch_size),
     ("max_queue_size", "Most requests in the queue.", lambda stats: stats.max_queue_size),
     ("max_concurrent_batches", "Most batches computed at once.", lambda stats: stats.capacity),
@@ -246,12 +252,19 @@ def _families(snapshots: Sequence[tuple[str, Stats]]) -> list[Metric]:
         "pybatch_requests", "Requests that ended, by how they ended.", labels=["scheduler", "outcome"]
     )
     batches = CounterMetricFamily("pybatch_batches", "Batches dispatched, by why.", labels=["scheduler", "reason"])
+    elements = CounterMetricFamily(
+        "pybatch_elements",
+        "Array elements, or items of lists, that fn was given: of requests, and of padding and filler.",
+        labels=["scheduler", "kind"],
+    )
     policy = InfoMetricFamily("pybatch_policy", "The batching policy in force.", labels=["scheduler"])
     for name, stats in snapshots:
         for outcome in OUTCOMES:
             requests.add_metric([name, outcome], getattr(stats, outcome))
         for reason in REASONS:
             batches.add_metric([name, reason], stats.batches_by_reason[reason])
+        elements.add_metric([name, "item"], stats.item_elements)
+        elements.add_metric([name, "padding"], stats.batch_elements - stats.item_elements)
         policy.add_metric([name], {"policy": stats.policy})
     histograms = [
         _histogram(f"pybatch_{suffix}", text, [(name, read(stats)) for name, stats in snapshots], unit)
@@ -261,7 +274,7 @@ def _families(snapshots: Sequence[tuple[str, Stats]]) -> list[Metric]:
         _gauge(f"pybatch_{suffix}", text, [(name, read(stats)) for name, stats in snapshots])
         for suffix, text, read in _GAUGES
     ]
-    return [requests, batches, *histograms, *gauges, policy]
+    return [requests, batches, elements, *histograms, *gauges, policy]
 
 
 def _histogram(metric: str, text: str, samples: Sequence[tuple[str, Histogram]], unit: int) -> Metric:

@@ -6,21 +6,24 @@ batches first, then decisions until there is none left to make, as in the simula
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 from weakref import WeakKeyDictionary
 
 from batchcore import dispatcher as _core
+from batchcore.current import serving
 from batchcore.engine import Engine
 from batchcore.errors import WouldDeadlock
 from batchcore.future import BaseFuture
 from batchcore.records import Reason
-from pybatch.options import nanoseconds
+from pybatch.batching import BatchAs
+from pybatch.options import Options, nanoseconds
 from pybatch.scheduler import BatchFunction, Scheduler
 
 __all__ = ["Batch", "ManualClock", "SteppingScheduler"]
@@ -42,15 +45,18 @@ class Batch(Generic[X]):
     at_ms : float
         When it left, milliseconds on the clock.
     items : tuple
-        What ``fn`` was given, in that order.
+        What ``fn`` was given, in that order, filler left out.
     reason : str
         Why it left: one of `batchcore.records.Reason`.
+    key : hashable or None
+        What they were submitted with.
     """
 
     id: int
     at_ms: float
     items: tuple[X, ...]
     reason: Reason
+    key: Hashable = None
 
 
 class ManualClock:
@@ -180,9 +186,29 @@ class SteppingScheduler(Scheduler[X, Y]):
     [(0.0, ('a', 'bc'), 'full'), (10.0, ('def',), 'idle_worker')]
     """
 
+    @overload
     def __init__(
         self,
         fn: BatchFunction[X, Y],
+        *,
+        clock: ManualClock | None = None,
+        service_ms: float | Callable[[int], float] = 0.0,
+        batch_as: Literal["list"] = "list",
+        **options: Unpack[Options],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: SteppingScheduler[Any, Any],
+        fn: Callable[..., Any],
+        *,
+        clock: ManualClock | None = None,
+        service_ms: float | Callable[[int], float] = 0.0,
+        batch_as: BatchAs = "list",
+        **options: Unpack[Options],
+    ) -> None: ...
+    def __init__(
+        self,
+        fn: Callable[..., Any],
         *,
         clock: ManualClock | None = None,
         service_ms: float | Callable[[int], float] = 0.0,
@@ -241,6 +267,7 @@ class _SteppingDispatcher(_core.Dispatcher):
         self._service_ms = service_ms
         self._is_async = is_async
         self._thread = threading.get_ident()
+        self.batch: _core.Batch | None = None  # that fn is given now
         self._asked = False  # somebody has to decide, now
         self._ends: list[tuple[int, int, Any]] = []  # heap of batches that run: when they end, id, what to call then
 
@@ -272,22 +299,26 @@ class _SteppingDispatcher(_core.Dispatcher):
         self.let_go()
 
     def _run(self, batch: _core.Batch) -> None:
-        items = batch.take_items()
-        self.batches.append(Batch(batch.id, self.virtual_ns / 1e6, tuple(items), batch.reason))
+        self.batches.append(Batch(batch.id, self.virtual_ns / 1e6, tuple(batch.shown_items()), batch.reason, batch.key))
         service_ms = self._service_ms
         end_ns = self.virtual_ns
         end: Callable[[], object]
         try:
-            end_ns += _given("service_ms", service_ms(len(items)) if callable(service_ms) else service_ms)
-            results = batch.fn(items)
+            end_ns += _given("service_ms", service_ms(batch.model_size) if callable(service_ms) else service_ms)
+            self.batch = batch
+            context = contextvars.copy_context()
+            context.run(serving.set, self)
+            results = context.run(batch.run)
             if self._is_async:
-                results = _without_waiting(results)
+                results = context.run(_without_waiting, results)
             end = functools.partial(self.finish, batch, results)
         except BaseException as error:
             end = functools.partial(self.fail, batch, error)
             if not isinstance(error, Exception):
                 end()
                 raise
+        finally:
+            self.batch = None
         heappush(self._ends, (end_ns, batch.id, end))
 
     def before_blocking(self, future: BaseFuture | None) -> int:

@@ -1,0 +1,12 @@
+"""See `submitter.pyx`."""
+
+from batchcore.dispatcher cimport Dispatcher, Terms
+from batchcore.groups cimport Sharing
+
+
+cdef class Submitter:
+    cdef readonly Dispatcher dispatcher
+    cdef readonly object fn             # the user's function
+    cdef Sharing sharing                # or None
+    cdef Dispatcher ready(self)
+    cdef int agree(self, Terms *terms, object timeout_ms, object priority) except -1
