@@ -138,10 +138,12 @@ cdef class Assembler(Form):
                 layout = <Layout>self.recent[i]
                 field = <Field>layout.fields[0]
                 if layout.kind is None and takes(field, array_of(item)):
-                    length = 1 if field.axis < 0 else PyArray_DIMS(array_of(item))[field.axis]
+                    if field.axis < 0:
+                        return new_piece(layout, item, 1)
+                    length = PyArray_DIMS(array_of(item))[field.axis]
                     if length > self.limit:
                         break
-                    return new_piece(layout, item, length)
+                    return new_piece(layout, item, self.rounded(length))
         return self.prepare_other(item)
 
     cdef object prepare_other(self, object item):
@@ -169,7 +171,7 @@ cdef class Assembler(Form):
                     raise ValueError(
                         f"{where(names, i)} is {length} long, but the last of buckets is {self.limit}: "
                         "cut it, or add a bucket")
-        return new_piece(layout, arrays[0] if kind is None else tuple(arrays), 1 if longest < 0 else longest)
+        return new_piece(layout, arrays[0] if kind is None else tuple(arrays), 1 if longest < 0 else self.rounded(longest))
 
     cdef Layout new_layout(self, object kind, tuple names, list arrays):
         cdef Layout layout

@@ -24,7 +24,7 @@ cdef class Stage:
 
 
 cdef class ArrayPiece(Piece):
-    cdef object source          # the array, or a tuple of one a field; None once staged
+    cdef readonly object source     # the array, or a tuple of one a field; None once staged
     cdef Stage stage            # None until staged
     cdef int64_t index          # in the stage
 
