@@ -63,10 +63,10 @@ def as_array(value: Any, where: str, dtype: Any = None, *, bfloat16: bool = Fals
     if isinstance(value, getattr(torch, "Tensor", ())):
         return _of_tensor(value, where, torch, bfloat16)
     try:
-        if isinstance(value, (bytes, bytearray)) and not isinstance(value, np.generic):
-            value = memoryview(value)
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-            array = np.from_dlpack(value)
+            array: np.ndarray[Any, Any] = np.from_dlpack(value)
+        elif isinstance(value, (bytes, bytearray)) and not isinstance(value, np.generic):
+            array = np.asarray(memoryview(value))
         else:
             array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
@@ -137,9 +137,13 @@ def dtype_of(dtype: Any) -> np.dtype[Any] | None:
     if dtype is None:
         return None
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(dtype, getattr(torch, "dtype", ())):
-        return BFLOAT16 if dtype == torch.bfloat16 else np.asarray(torch.empty(0, dtype=dtype)).dtype
-    found = np.dtype(dtype)
+    found: np.dtype[Any]
+    if torch is None or not isinstance(dtype, getattr(torch, "dtype", ())):
+        found = np.dtype(dtype)
+    elif dtype == torch.bfloat16:
+        found = BFLOAT16
+    else:
+        found = torch.empty(0, dtype=dtype).numpy().dtype
     check_dtype(found, "an item")
     return found
 
