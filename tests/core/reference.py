@@ -385,6 +385,8 @@ class Reference:
             max_queue_size=self.max_queue_size,
             max_wait_ns=self.max_wait_ns,
             max_latency_ns=self.max_latency_ns,
+            max_batch_weight=None if self.max_batch_weight == NEVER else self.max_batch_weight,
+            keys=sum(lane.key is not None for lane in self.lanes.values() if lane.queue),
         )
 
 
