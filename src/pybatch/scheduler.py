@@ -91,7 +91,8 @@ class Scheduler(Submitter[X, Y]):
         Item -> key; only items of equal keys share a batch.  `submit` may name a key instead.
     share_by_key : mapping or callable, optional
         Key -> how much of the workers' time it gets, in relation to others, by weight: 1e-6 to 1e6, 1 where a mapping
-        does not say.  Default: the most urgent request goes first, whatever its key.
+        does not say; a function is asked about None, too.  Default: the most urgent request goes first, whatever its
+        key.
     weight_fn : callable, optional
         Item -> its weight (tokens, pixels), a whole number of at least 1.  `submit` may name it instead.  Default: 1,
         or the length with ``pad``.
@@ -102,7 +103,8 @@ class Scheduler(Submitter[X, Y]):
         What happens to an item that is heavier on its own: a ValueError, or a batch of its own.
     dedupe : bool or callable, default False
         Whether identical items that wait or run at the same time are computed once: those whose types and contents are
-        equal, or for which a function returns the same.
+        equal, or for which a function returns the same.  Of what `submit` and calls of the scheduler are given;
+        `submit_many`, `submit_batch`, `submit_wait` and `map` compute every item.
     max_latency_ms : float, optional
         Target from submit to result that waiting for company must not break, 0 to 1e10 milliseconds.  It does not fail
         a request that is late; `timeout_ms` does.
