@@ -196,7 +196,7 @@ def padding_of(value: Any, dtype: np.dtype[Any], where: str, torch_dtype: Any = 
     ValueError
         If the dtype cannot hold the value.
     """
-    if isinstance(value, int) and value == 0:
+    if isinstance(value, int | float | complex | np.number) and value == 0:
         return None
     try:
         if dtype == BFLOAT16 and torch_dtype is not None:
