@@ -183,6 +183,8 @@ def test_a_fixed_dtype_is_what_plain_numbers_become() -> None:
         ("i1", 300),
         ("i1", [1, 300]),
         ("u1", -1),
+        ("f4", [1.0, 1e300]),
+        ("f2", 10**6),
         ("U2", "abc"),
         ("f4", "1"),
     ],
