@@ -36,12 +36,14 @@ cdef class Stage:
         cdef int64_t index, size
         cdef char *target
         cdef Py_ssize_t i
-        if self.used == self.capacity or (self.layout is not layout and self.layout != layout):
+        if self.layout is not layout and self.layout != layout:
             return False
         for i in range(len(layout.fields)):
             look(piece, layout, i, &source)     # what it raises it raises before a row is taken
+        if self.used >= self.capacity:
+            return False
         index = self.used
-        self.used += 1                          # before the GIL may go
+        self.used += 1                          # at once, and before the GIL goes
         for i in range(len(layout.fields)):
             look(piece, layout, i, &source)
             target = self.row(i, index)
