@@ -19,7 +19,7 @@ from batchcore._clock cimport monotonic_ns
 from batchcore._lock cimport lock, unlock
 from batchcore._types cimport NEVER_NS
 from batchcore.dispatcher cimport Batch, Dispatcher
-from batchcore.future cimport BaseFuture, Parker, report
+from batchcore.future cimport BaseFuture, Parker, held_futures, report
 from batchcore.queue cimport queue_peek
 
 
@@ -183,7 +183,7 @@ cdef class ThreadDispatcher(Dispatcher):
             raise WouldDeadlock(f"the policy of scheduler {self.name!r} waits for what it has to decide")
         if worker.batch is None:
             return NEVER_NS
-        if any([other is future for other in worker.batch.futures]):
+        if future in held_futures(worker.batch.futures):
             raise WouldDeadlock("fn waits for a request of the batch that it is computing")
         if self.blocked + 1 >= max(self.engine.machine.config.capacity, self.engine.machine.in_flight):
             raise WouldDeadlock(

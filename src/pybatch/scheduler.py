@@ -102,7 +102,7 @@ class Scheduler(Submitter[X, Y]):
         What happens to an item that is heavier on its own: a ValueError, or a batch of its own.
     dedupe : bool or callable, default False
         Whether identical items that wait or run at the same time are computed once: those whose types and contents are
-        equal, or for which a function returns the same.
+        equal, or for which a function returns the same.  Not those of `submit_many` and `submit_batch`.
     max_latency_ms : float, optional
         Target from submit to result that waiting for company must not break, 0 to 1e10 milliseconds.  It does not fail
         a request that is late; `timeout_ms` does.
