@@ -123,6 +123,7 @@ def test_importing_pybatch_registers_and_starts_nothing() -> None:
 @pytest.mark.parametrize(
     "module",
     [
+        "batchcore.assembly",
         "batchcore.engine",
         "batchcore.future",
         "batchcore.submitter",

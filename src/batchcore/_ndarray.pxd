@@ -1,4 +1,4 @@
-"""The few parts of NumPy's C interface that the assembly of batches uses, on bare pointers: no count goes up or down."""
+"""The few parts of NumPy's C interface that batches need, on bare pointers: no reference is counted."""
 
 from cpython.object cimport PyObject, PyTypeObject
 

@@ -1,6 +1,7 @@
 """Arithmetic that gives the same bits on every machine: only + - * / on doubles, and integers."""
 
 from libc.stdint cimport int64_t
+from libc.string cimport memcpy
 
 
 cdef extern from *:
@@ -13,6 +14,13 @@ cdef extern from *:
     #endif
     """
     int floor_log2 "batchcore_log2"(int64_t x) noexcept nogil     # x > 0
+
+
+cdef inline int64_t rank_of(double x) noexcept nogil:
+    """An integer that orders as x does, x >= 0: its bits."""
+    cdef int64_t bits
+    memcpy(&bits, &x, sizeof(bits))
+    return bits
 
 
 cdef inline double decay(double x) noexcept nogil:

@@ -26,6 +26,7 @@ __all__ = [
 BFLOAT16 = np.dtype("V2")
 """What stands for torch's bfloat16, which NumPy has not."""
 
+_KINDS = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}  # each holds the numbers of those before it
 _PLAIN = frozenset({bool, int, float, complex, str, list})
 _ELSEWHERE = "use batch_as='list', or a collate function of your own"
 
@@ -62,7 +63,7 @@ def as_array(value: Any, where: str, dtype: Any = None, *, bfloat16: bool = Fals
     if isinstance(value, getattr(torch, "Tensor", ())):
         return _of_tensor(value, where, torch, bfloat16)
     try:
-        if isinstance(value, (bytes, bytearray)):
+        if isinstance(value, (bytes, bytearray)) and not isinstance(value, np.generic):
             value = memoryview(value)
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             array = np.from_dlpack(value)
@@ -108,7 +109,8 @@ def exactly(value: Any, natural: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> 
     TypeError, ValueError, OverflowError
         If it has none for the value.
     """
-    if natural.size and not np.can_cast(natural.dtype, dtype, "same_kind"):
+    wide, narrow = _KINDS.get(dtype.kind, -1), _KINDS.get(natural.dtype.kind, -1)
+    if natural.size and not (wide >= narrow >= 0 or np.can_cast(natural.dtype, dtype, "same_kind")):
         raise TypeError(f"{natural.dtype} does not become {dtype} without a cast")
     array = np.asarray(value, dtype)
     if dtype.kind in "biuSUmM" and not np.array_equal(array, natural):
@@ -135,8 +137,8 @@ def dtype_of(dtype: Any) -> np.dtype[Any] | None:
     if dtype is None:
         return None
     torch = sys.modules.get("torch")
-    if isinstance(dtype, getattr(torch, "dtype", ())):
-        return BFLOAT16 if dtype == torch.bfloat16 else torch.empty(0, dtype=dtype).numpy().dtype  # type: ignore[union-attr]
+    if torch is not None and isinstance(dtype, getattr(torch, "dtype", ())):
+        return BFLOAT16 if dtype == torch.bfloat16 else np.asarray(torch.empty(0, dtype=dtype)).dtype
     found = np.dtype(dtype)
     check_dtype(found, "an item")
     return found

@@ -23,7 +23,7 @@ from batchcore._ndarray cimport (
 from batchcore.form cimport Form, Piece
 from batchcore.layout cimport MOST_DIMENSIONS, Field, Layout, take_apart, takes, where
 from batchcore.memory cimport Block, Lease, Pool, array_over, tensor_over
-from batchcore.rows cimport LENGTHS, MASK, NOTHING, Part, Row, Source, Stage, aligned, array_of, look, see, write
+from batchcore.rows cimport LENGTHS, MASK, NOTHING, Part, ArrayPiece, Source, Stage, aligned, array_of, look, see, write
 
 cdef extern from "Python.h":
     PyObject *PyList_GET_ITEM(PyObject *things, Py_ssize_t i) noexcept
@@ -35,14 +35,14 @@ cdef enum:
     MOST_ROWS = 1 << 20
     RECENT = 8                  # layouts that are recognised without being made anew
 
-cdef double MOST_BYTES = <double>(<int64_t>1 << 56)     # of a field in a batch: far more than there are, and sums cannot overflow
+cdef double MOST_BYTES = 2.0 ** 56      # of a field in a batch: more than there are, and no sum of them overflows
 cdef object INT64 = numpy.dtype(numpy.int64)
 cdef object BOOL = numpy.dtype(numpy.bool_)
 cdef object UINT8 = numpy.dtype(numpy.uint8)
 
 
-cdef inline Row new_row(Layout layout, object source, int64_t length):
-    cdef Row row = Row.__new__(Row)
+cdef inline ArrayPiece new_piece(Layout layout, object source, int64_t length):
+    cdef ArrayPiece row = ArrayPiece.__new__(ArrayPiece)
     row.layout = layout
     row.length = length
     row.source = source
@@ -138,10 +138,12 @@ cdef class Assembler(Form):
                 layout = <Layout>self.recent[i]
                 field = <Field>layout.fields[0]
                 if layout.kind is None and takes(field, array_of(item)):
-                    length = 1 if field.axis < 0 else PyArray_DIMS(array_of(item))[field.axis]
+                    if field.axis < 0:
+                        return new_piece(layout, item, 1)
+                    length = PyArray_DIMS(array_of(item))[field.axis]
                     if length > self.limit:
                         break
-                    return new_row(layout, item, length)
+                    return new_piece(layout, item, self.rounded(length))
         return self.prepare_other(item)
 
     cdef object prepare_other(self, object item):
@@ -169,7 +171,7 @@ cdef class Assembler(Form):
                     raise ValueError(
                         f"{where(names, i)} is {length} long, but the last of buckets is {self.limit}: "
                         "cut it, or add a bucket")
-        return new_row(layout, arrays[0] if kind is None else tuple(arrays), 1 if longest < 0 else longest)
+        return new_piece(layout, arrays[0] if kind is None else tuple(arrays), 1 if longest < 0 else self.rounded(longest))
 
     cdef Layout new_layout(self, object kind, tuple names, list arrays):
         cdef Layout layout
@@ -179,8 +181,9 @@ cdef class Assembler(Form):
             dtype = array.dtype
             check_dtype(dtype, what)
             if self.dtype is not None and dtype != self.dtype:
-                raise TypeError(f"{what} has dtype {dtype}, not {self.dtype}: convert it with .astype({str(self.dtype)!r}), "
-                                "or leave out dtype=, and items of each dtype get batches of their own")
+                raise TypeError(
+                    f"{what} has dtype {dtype}, not {self.dtype}: convert it with .astype({str(self.dtype)!r}), or "
+                    "leave out dtype=, and items of each dtype get batches of their own")
             if array.ndim > MOST_DIMENSIONS:
                 raise ValueError(f"{what} has {array.ndim} dimensions; an item may have {MOST_DIMENSIONS}: reshape it")
             torch_dtype = None if self.torch is None else torch_dtype_of(dtype, what, self.torch)
@@ -201,7 +204,7 @@ cdef class Assembler(Form):
         return layout
 
     cdef object stage(self, Piece piece, object stage):
-        cdef Row row = <Row>piece
+        cdef ArrayPiece row = <ArrayPiece>piece
         cdef Layout layout = row.layout
         cdef Stage place = stage
         cdef Source source
@@ -243,7 +246,7 @@ cdef class Assembler(Form):
     # --- at dispatch
 
     cdef tuple assemble(self, list pieces, int64_t size):
-        cdef Layout layout = (<Row>pieces[0]).layout
+        cdef Layout layout = (<ArrayPiece>pieces[0]).layout
         cdef Py_ssize_t count = len(layout.fields)
         cdef Lease lease
         size = max(size, <int64_t>len(pieces))
@@ -296,7 +299,7 @@ cdef class Assembler(Form):
         cdef Py_ssize_t i
         for i in range(len(pieces)):
             if layout.kind is not None or not see(PyList_GET_ITEM(<PyObject *>pieces, i), layout, field, &sources[i]):
-                look(<Row>pieces[i], layout, index, &sources[i])
+                look(<ArrayPiece>pieces[i], layout, index, &sources[i])
             real += sources[i].length
             longest = max(longest, sources[i].length)
         if field.axis >= 0:
@@ -321,7 +324,7 @@ cdef class Assembler(Form):
 
         Returns None if they are not.
         """
-        cdef Row row = <Row>pieces[0]
+        cdef ArrayPiece row = <ArrayPiece>pieces[0]
         cdef Stage stage = row.stage
         cdef Field field
         cdef Part *part
@@ -332,7 +335,7 @@ cdef class Assembler(Form):
         if stage is None:
             return None
         for i in range(len(pieces)):
-            row = <Row>pieces[i]
+            row = <ArrayPiece>pieces[i]
             if row.stage is not stage or row.index != first + i:
                 return None
         if end < first + size and (stage.used != end or first + size > stage.capacity):
@@ -428,7 +431,7 @@ cdef class Assembler(Form):
         """
         return self.prepare(item)
 
-    def stage_piece(self, Row piece not None, stage=None):
+    def stage_piece(self, ArrayPiece piece not None, stage=None):
         """Copy a piece into a stage, the one that the last call returned if there is room; return that."""
         if not self.staged or not (stage is None or isinstance(stage, Stage)):
             raise ValueError("stages are for Assembler(staged=True), and are made by it")
@@ -447,7 +450,7 @@ cdef class Assembler(Form):
         if not pieces:
             raise ValueError("a batch needs at least one piece")
         for piece in pieces:
-            if type(piece) is not Row:
+            if type(piece) is not ArrayPiece:
                 raise TypeError(f"a piece is what prepare_item returns, not {piece!r}")
         if size is not None and not len(pieces) <= size <= MOST_ROWS:
             raise ValueError(f"size is {size}; it must be from {len(pieces)}, the number of pieces, to {MOST_ROWS}")

@@ -30,7 +30,7 @@ cdef enum:
     EXACT_SIZES = 64    # each has a slot of its own; above, eight slots an octave
     SLOTS = 265         # up to MAX_LOAD
     MAX_SIZE = 1 << 20  # requests
-    MAX_LOAD = (1 << 31) - 1
+    MAX_LOAD = 0x7FFF_FFFF
 
 cdef struct Slot:
     double seen         # batches, at most 1000; 0: none
@@ -63,22 +63,30 @@ cdef inline int slot_of(int64_t n) noexcept nogil:
     return EXACT_SIZES + (octave - 6) * 8 + <int>((n >> (octave - 3)) & 7)
 
 
+cdef inline int64_t cost_sizes_below(const Cost *cost, int64_t n) noexcept nogil:
+    """How many of the sizes accepted are less than n."""
+    cdef int64_t low = 0
+    cdef int64_t high = cost.size_count
+    cdef int64_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if cost.sizes[middle] < n:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 cdef inline int64_t cost_size_up(const Cost *cost, int64_t n) noexcept nogil:
     """The size of the batch that the model is given for n requests: the next one accepted."""
-    cdef int64_t i
-    for i in range(cost.size_count):
-        if cost.sizes[i] >= n:
-            return cost.sizes[i]
-    return n
+    cdef int64_t i = cost_sizes_below(cost, n)
+    return cost.sizes[i] if i < cost.size_count else n
 
 
 cdef inline int64_t cost_size_down(const Cost *cost, int64_t n) noexcept nogil:
     """The largest size accepted up to n; 0: there is none."""
-    cdef int64_t i
-    for i in range(cost.size_count - 1, -1, -1):
-        if cost.sizes[i] <= n:
-            return cost.sizes[i]
-    return 0
+    cdef int64_t i = cost_sizes_below(cost, n + 1)
+    return cost.sizes[i - 1] if i > 0 else 0
 
 
 cdef inline double cost_load(const Cost *cost, double n) noexcept nogil:

@@ -10,6 +10,7 @@ from batchcore._types cimport (
     ADAPTIVE, ASK, BATCH_DOWN, CHOSEN, CUSTOM, DEADLINE, DISPATCH, DRAIN, EXPIRED, FIXED, IDLE, Kind, NEVER_NS, PAD_UP,
     PROBE, RUNNING, Reason, WAIT,
 )
+from batchcore._numeric cimport rank_of
 from batchcore.adaptive cimport plan_adaptive
 from batchcore.cost cimport (
     Cost, MAX_LOAD, MOST_NS, cost_expect_ns, cost_known, cost_load_ns, cost_predict_ns, cost_size_down, cost_size_up,
@@ -17,7 +18,7 @@ from batchcore.cost cimport (
 from batchcore.deadline cimport Choice, LOOK, Outlook, careful_ns, choose, needed_size, staggered_size
 from batchcore.grouping cimport GROUP_LOOK, group_alike
 from batchcore.histogram cimport histogram_add
-from batchcore.lane cimport Entry, Lane, READY, lane_soonest, of_expiry, of_lateness
+from batchcore.lane cimport Entry, Lane, READY, WAITING, lane_soonest, of_expiry, of_lateness
 from batchcore.machine cimport (
     Flight, Machine, PAST, Past, machine_settle, machine_stand, machine_tell, machine_unlink, machine_wait,
 )
@@ -112,6 +113,8 @@ cdef inline void machine_answer(
         size = min(size, min(lane.queued, machine.config.max_batch_size))
         lane.plan = Plan(until_ns=until_ns, size=size, reason=CHOSEN)
         lane.planned_at = machine.changes
+        if lane.stand == WAITING:   # somebody else was told to wait meanwhile
+            machine_stand(machine, lane, READY)
 
 
 cdef inline Plan machine_plan(Machine *machine, Lane *lane) noexcept nogil:
@@ -261,7 +264,7 @@ cdef inline Lane *machine_soonest(Machine *machine, Departure *departure) noexce
         lane = <Lane *>queue_peek(&machine.ready)
         if lane == NULL:
             return NULL
-        if lane.account != NULL and lane.account.used > lane.place.key:
+        if lane.account != NULL and rank_of(lane.account.used) != lane.place.key:
             machine_stand(machine, lane, READY)     # another lane of the account was served meanwhile
             continue
         departure.asks = machine_asks(machine, lane)
@@ -319,7 +322,7 @@ cdef inline int64_t machine_fit(const Machine *machine, int64_t size, int64_t qu
     cdef const Cost *cost = &machine.cost
     cdef int64_t up = cost_size_up(cost, size)
     cdef int64_t down = cost_size_down(cost, size)
-    if queued >= up:
+    if up <= queued and up <= machine.config.max_batch_size:
         return up
     if down == 0 or machine.config.fitting == PAD_UP:
         return size
@@ -358,6 +361,8 @@ cdef inline Node *machine_take_soonest(
     """Take up to `size` in order of service.  Of those too heavy for what is left of the batch a few are passed over,
     each in a few batches at most; return the chain of them, the last first, which goes on in `passed`."""
     cdef int64_t looks = FURTHER_LOOKS
+    cdef Node *before = passed
+    cdef Node *overtaken = passed   # the last of those that some taken came after
     cdef Entry *entry
     while load.size < size and looks > 0:
         entry = <Entry *>queue_peek(&lane.order)
@@ -365,14 +370,17 @@ cdef inline Node *machine_take_soonest(
             break
         if load.size == 0 or load_bears(machine, load, entry.weight):
             machine_take(machine, decision, load, entry)
+            overtaken = passed
             continue
         queue_remove(&lane.order, &entry.order)
         entry.order.next = passed
         passed = &entry.order
-        if entry.passed == MOST_PASSED:
+        if entry.passed >= MOST_PASSED:
             break
-        entry.passed += 1
         looks -= 1
+    while overtaken != before:
+        (<Entry *>overtaken).passed += 1
+        overtaken = overtaken.next
     return passed
 
 
@@ -385,17 +393,23 @@ cdef inline void machine_take_alike(
     cdef bint taken[GROUP_LOOK]
     cdef int64_t seen = lane_soonest(lane, entries, min(<int64_t>GROUP_LOOK, 4 * size))
     cdef int64_t must = 1
-    cdef int64_t i
+    cdef int64_t overdue = 0    # the first but the soonest that nothing may go before any more; 0: none
+    cdef int64_t i, left
     for i in range(seen):
         weights[i] = entries[i].weight
-        if entries[i].passed >= MOST_PASSED:
+        if i > 0 and entries[i].passed >= MOST_PASSED:
             must = i + 1
-    size = group_alike(weights, seen, must, size, machine.config.max_batch_weight, taken)
+            if overdue == 0:
+                overdue = i
+    left = group_alike(weights, seen, must, size, machine.config.max_batch_weight, taken)
+    if left == 0:
+        seen = overdue + 1
+        left = group_alike(weights, seen, 1, size, machine.config.max_batch_weight, taken)
     for i in range(seen):
         if taken[i]:
             machine_take(machine, decision, load, entries[i])
-            size -= 1
-        elif size > 0:      # some that came later go before it
+            left -= 1
+        elif left > 0:      # some that came later go before it
             entries[i].passed += 1
 
 
@@ -404,6 +418,7 @@ cdef inline void machine_launch(
 ) noexcept nogil:
     """Count and remember the batch that has been taken."""
     cdef Past *past
+    cdef double work
     decision.model_size = cost_size_up(&machine.cost, load.size)
     flight.size = load.size
     flight.load = decision.model_size
@@ -414,9 +429,9 @@ cdef inline void machine_launch(
     if reason == PROBE:
         machine.probe_at_ns = machine.now_ns + 2 * cost_predict_ns(&machine.cost, 1)
     if lane.account != NULL:
-        machine.used = max(machine.used, lane.account.used)
-        lane.account.used += <int64_t>(max(
-            <double>(flight.load if machine.config.weighed else load.weight) * 1024.0 / lane.account.share, 1.0))
+        work = <double>(flight.load if machine.config.weighed else load.weight)
+        machine.level = max(machine.level, lane.account.used) + work / max(machine.shares, lane.account.share)
+        lane.account.used += work / lane.account.share
     machine.running += load.size
     machine.in_flight += 1
     machine.batches += 1

@@ -77,6 +77,10 @@ cdef class Batch:
         """What its requests were submitted with."""
         return None if self.lane is None else self.lane.key
 
+    def shown_items(self):
+        """The items as arrays or structures of them where they are prepared; None in the place of one copied before."""
+        return [item.source if isinstance(item, Piece) else item for item in self.items]
+
     cpdef object run(self):
         """Call `fn`; no reference to the items stays here."""
         cdef list items = self.items

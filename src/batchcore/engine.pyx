@@ -108,6 +108,16 @@ cdef int64_t duration(str name, object value) except? -1:
     return NEVER_NS if value is None else integer(name, value, 0, MAX_DURATION_NS)
 
 
+cdef int check_sizes(object sizes, int64_t max_batch_size) except -1:
+    """That the largest batch is one that the model accepts; `sizes` is None where it accepts any."""
+    largest = max_batch_size if sizes is None else max(sizes)
+    if max_batch_size > largest:
+        raise ValueError(
+            f"max_batch_size is {max_batch_size}, and the largest of allowed_batch_sizes is {largest}; allow it too, or "
+            "lower max_batch_size")
+    return 0
+
+
 cdef int set_bounds(Histogram *histogram, str name, object bounds) except -1:
     cdef list checked = [integer(f"{name}[{i}]", bound, 0, MAX_DURATION_NS) for i, bound in enumerate(bounds)]
     if not 1 <= len(checked) <= MAX_BOUNDS:
@@ -267,6 +277,7 @@ cdef class Engine:
             raise ValueError(f"batch_padding_policy is {batch_padding_policy!r}; it must be one of {tuple(FITTINGS)}")
         config.fitting = <Fitting><int>FITTINGS[batch_padding_policy]
         self.keys = Keys(shares)
+        self.keys.machine = &self.machine
         self.share = self.keys.share_of(None)
         if self.share is not None:
             self.machine.main.account = &self.share.account
@@ -292,7 +303,7 @@ cdef class Engine:
     def __dealloc__(self):
         cdef Entry *entry
         cdef Entry *later
-        self.machine.main.account = NULL    # the collector may have taken its owner already
+        self.machine.main.account = NULL    # the garbage collector may have taken it already
         entry = machine_clear(&self.machine, self.machine.now_ns, SHUT_DOWN)
         while entry != NULL:
             later = entry.later
@@ -305,13 +316,9 @@ cdef class Engine:
         """Take note of the sizes that the model accepts."""
         cdef int32_t[::1] memory
         checked = [integer(f"allowed_batch_sizes[{i}]", size, 1, MAX_BATCH_SIZE) for i, size in enumerate(sizes)]
-        largest = max(checked, default=0)
         if not checked or any([a >= b for a, b in zip(checked, checked[1:])]):
             raise ValueError(f"allowed_batch_sizes must be some sizes in ascending order, not {checked}")
-        if largest < max_batch_size:
-            raise ValueError(
-                f"max_batch_size is {max_batch_size}, and the largest of allowed_batch_sizes is {largest}; allow "
-                "it too, or lower max_batch_size")
+        check_sizes(checked, max_batch_size)
         self.sizes = array.array("i", checked)
         memory = self.sizes
         self.machine.cost.sizes = &memory[0]
@@ -497,12 +504,8 @@ cdef class Engine:
         """
         cdef int64_t now = instant("now_ns", now_ns)
         cdef Config config = self.machine.config
-        cdef const Cost *cost = &self.machine.cost
         configure(&config, policy, max_batch_size, max_wait_ns, max_latency_ns, max_queue_size)
-        if cost.size_count > 0 and config.max_batch_size > cost.sizes[cost.size_count - 1]:
-            raise ValueError(
-                f"max_batch_size is {config.max_batch_size}, and the largest of allowed_batch_sizes is "
-                f"{cost.sizes[cost.size_count - 1]}")
+        check_sizes(self.sizes, config.max_batch_size)
         before = decider, hook = self.decider, self.hook    # let go last: that may run anything, and other threads
         if policy is not UNCHANGED:
             decider, hook = hooks_of(policy) if config.policy == CUSTOM else (None, None)

@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t
 
 cdef class Piece:
     cdef readonly object layout     # hashable, comparable; pieces of equal layout may share a batch
-    cdef readonly int64_t length    # along the padded axis, of the longest field; 1 where nothing is padded
+    cdef readonly int64_t length    # that the longest field is padded to on its own; 1 where nothing is padded
 
 
 cdef class Form:

@@ -1,4 +1,10 @@
-class Piece: ...
+from typing import Any
+
+class Piece:
+    @property
+    def layout(self) -> Any: ...
+    @property
+    def length(self) -> int: ...
 
 class Form:
     @property

@@ -1,8 +1,8 @@
 """Which requests go together where a batch is padded to its longest: neighbours in length.
 
 Of the first ones in order of service a window of the order by length is chosen, the one that wastes the least share of
-the padded batch, among those that hold the soonest request and whoever has been passed over for too long.  So nobody
-is passed over by more batches than are ahead of it in order of service, or than the caller allows.
+the padded batch, among those that are as large as size and limit allow and hold the first ones, which must not be passed
+over.  (Where the shortest are fewer than that, all of them are such a window, too.)  The soonest is always one of them, so nobody is passed over by more batches than are ahead of it.
 
 O(n log n) in the requests looked at, at most GROUP_LOOK.
 """
@@ -33,7 +33,8 @@ cdef inline int64_t group_alike(
 ) noexcept nogil:
     """Mark up to `size` of the first `seen` requests, below 2**47 long, so that number times longest is within `limit`.
 
-    The first `must` are among them if that many fit, else the first one at least.  Returns how many are marked.
+    The first `must`, at least 1, are among them.  Returns how many are marked; 0 if that many cannot go together, never
+    with 1.
     """
     cdef int64_t order[GROUP_LOOK]      # length << 16 | index
     cdef int64_t totals[GROUP_LOOK + 1]     # of the lengths before, in that order
@@ -43,6 +44,8 @@ cdef inline int64_t group_alike(
     cdef int64_t best_to = 0
     cdef double best = 0.0
     cdef double share
+    cdef bint best_is_short = False
+    cdef bint short
     cdef int64_t i, count, longest
     for i in range(seen):
         order[i] = lengths[i] << 16 | i
@@ -58,16 +61,17 @@ cdef inline int64_t group_alike(
     for i in range(last, seen):
         longest = max(order[i] >> 16, <int64_t>1)
         count = min(size, max(limit // longest, <int64_t>1))
-        if count > i + 1 or i - count + 1 > first:
+        short = count > i + 1       # there are not that many as short as this one
+        count = min(count, i + 1)
+        if i + 1 - count > first:
             continue
         share = <double>(totals[i + 1] - totals[i + 1 - count]) / (<double>count * <double>longest)
-        if share > best:
+        if short or share > best or (best_is_short and count > best_to):
             best = share
-            best_from = i - count + 1
+            best_is_short = short
+            best_from = i + 1 - count
             best_to = i + 1
-    if best_to == 0:
-        if must > 1:
-            return group_alike(lengths, seen, 1, size, limit, taken)
+    if best_to == 0 and must == 1:
         best_from, best_to = first, first + 1
     for i in range(best_from, best_to):
         taken[order[i] & 0xFFFF] = True

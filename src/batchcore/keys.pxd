@@ -1,11 +1,13 @@
 """See `keys.pyx`."""
 
 from batchcore.lane cimport Account, Entry, Lane
+from batchcore.machine cimport Machine
 
 
 cdef class Share:
-    cdef object __weakref__
     cdef Account account
+    cdef object key
+    cdef bint idle                  # it is in Keys.idle
 
 
 cdef class KeyLane:
@@ -20,10 +22,13 @@ cdef class KeyLane:
 cdef class Keys:
     cdef dict lanes                 # id -> KeyLane, of those with something queued
     cdef object shares              # key -> share: a mapping, or a function; None: no shares
-    cdef object accounts            # weak: key -> Share
+    cdef dict accounts              # key -> Share
+    cdef object idle                # deque of the shares with nothing queued, and of some that have something again
+    cdef const Machine *machine
     cdef Share share_of(self, object key)
     cdef KeyLane find(self, object key, object layout)
     cdef int leave(self, KeyLane lane) except -1
+    cdef int forget(self, Share share) except -1
     cdef int release(self, Entry *entry) except -1
 
 

@@ -1,13 +1,14 @@
 """Keys and the lanes of their requests.
 
 A lane is made for the first request of a key and forgotten with the last, so keys may come and go by the thousand.
+The account of a key is kept until it is level with the others again, else who comes back would not have paid.
 Each queued request holds a reference to its lane.  Looking a key up may run anybody's code, and so another thread,
 which may fill a lane that this one is about to forget: then the key has two lanes for a moment, and nothing is lost.
 """
 
+import collections
 import math
 import numbers
-import weakref
 from collections.abc import Mapping
 
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
@@ -17,7 +18,7 @@ from batchcore.lane cimport lane_open
 
 
 cdef class Share:
-    """The account of a key, while one of its lanes is there."""
+    """The account of a key."""
 
 
 cdef class KeyLane:
@@ -42,7 +43,8 @@ cdef class Keys:
                 check_share(key, share)
         self.shares = shares
         self.lanes = {}
-        self.accounts = weakref.WeakValueDictionary()
+        self.accounts = {}
+        self.idle = collections.deque()
 
     def __len__(self):
         return len(self.lanes)
@@ -54,6 +56,7 @@ cdef class Keys:
         share = self.accounts.get(key)
         if share is None:
             share = Share.__new__(Share)
+            share.key = key
             share.account.share = check_share(
                 key, self.shares.get(key, 1.0) if isinstance(self.shares, Mapping) else self.shares(key))
             share = self.accounts.setdefault(key, share)
@@ -86,8 +89,24 @@ cdef class Keys:
         try:
             if lane.lane.queued == 0 and self.lanes.get(lane.id) is lane:
                 del self.lanes[lane.id]
+                if lane.share is not None:
+                    self.forget(lane.share)
         except BaseException as error:
             report(error, lane.key)
+        return 0
+
+    cdef int forget(self, Share share) except -1:
+        """Note that a lane of a share is gone; forget two of those that are level, so that few ever linger."""
+        if not share.idle:
+            share.idle = True
+            self.idle.append(share)
+        for _ in range(min(2, len(self.idle))):
+            share = self.idle.popleft()
+            share.idle = share.account.lanes == 0 and share.account.used > self.machine.level
+            if share.idle:
+                self.idle.append(share)
+            elif share.account.lanes == 0 and self.accounts.get(share.key) is share:
+                del self.accounts[share.key]
         return 0
 
     cdef int release(self, Entry *entry) except -1:

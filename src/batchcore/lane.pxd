@@ -2,9 +2,11 @@
 
 Only requests of one lane share a batch.  A lane with something queued is READY, its batch to be thought about now, or
 it is WAITING for an instant.  Ready lanes are ordered by their soonest request or, under fair shares, by how much of
-the workers' time their account has used: start-time fair queueing (Goyal, Vin, Cheng 1996), which needs no rounds and
-no quantum, and treats weights as deficit round robin does.  An account that was idle starts level with the one that is
-being served.
+the workers' time their account has used, by its share: start-time fair queueing, which needs no rounds and no quantum.
+An account that was idle starts level with the others, or where it stopped if that is ahead of them: else one that is
+emptied by each batch would never pay, and the others starve.  Level is what every account would have used by now had
+they been served a little at a time; where that lags behind the one that is served, it follows (WF2Q+, Bennett and Zhang
+1996).
 
 A lane that nothing is queued in is in no list of the machine's and may go.  Costs are those of `queue.pxd`, in lanes.
 """
@@ -36,7 +38,8 @@ cdef struct Entry:
 
 cdef struct Account:
     double share            # of the workers' time, in relation to other accounts; above 0
-    int64_t used            # load served for it by its share, on a scale of its own
+    double used             # load served for it, by its share
+    int64_t lanes           # of it with something queued
 
 cdef struct Lane:
     Node place              # as `stand` says; first, so that such a Node is its Lane

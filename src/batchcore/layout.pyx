@@ -1,10 +1,8 @@
 """What has to be equal for two items to share a batch: their structure, and each field's dtype and shape.
 
-A structure is a dict (or another mapping), a tuple or a dataclass instance of arrays, one level deep; a single array is a
-layout of one field.  The padded axis has no part in it.
+A structure is a dict (or another mapping), a tuple or a dataclass instance of arrays, one level deep; a single array
+is a layout of one field.  How long the padded axis is has no part in it.
 """
-
-from libc.stdint cimport int64_t
 
 import dataclasses
 from collections.abc import Mapping
@@ -59,7 +57,12 @@ cdef class Layout:
         return self is other or (isinstance(other, Layout) and self.signature == (<Layout>other).signature)
 
     def __repr__(self):
-        return f"Layout{self.signature}"
+        cdef Field field
+        parts = []
+        for i, field in enumerate(self.fields):
+            shape = ", ".join(["n" if j == field.axis else str(field.shape[j]) for j in range(field.ndim)])
+            parts.append(f"{'' if self.names is None else f'{self.names[i]}: '}{field.dtype}[{shape}]")
+        return f"<{'' if self.kind is None else self.kind.__name__ + ' of '}{', '.join(parts)}>"
 
     cdef object gather(self, list values):
         """Return one value a field as the structure that items have; in a dict, those that are None are left out."""

@@ -20,9 +20,10 @@ Cost: submit, cancel and a request's share of a dispatch are O(1) for sorted str
 from libc.stdint cimport int32_t, int64_t
 
 from batchcore._types cimport (
-    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, ENDED, EXPIRED, FAILED, Fitting, NEVER_NS, NO_ROOM, PolicyId,
-    QUEUED, REASON_COUNT, Reason, SHUT_DOWN, STATUS_COUNT, Status,
+    ACCEPTED, Answer, CANCELLED, CLOSED, COMPLETED, ENDED, EXPIRED, FAILED, FIXED, Fitting, NEVER_NS, NO_ROOM,
+    PolicyId, QUEUED, REASON_COUNT, Reason, SHUT_DOWN, STATUS_COUNT, Status,
 )
+from batchcore._numeric cimport rank_of
 from batchcore.cost cimport Cost, cost_learn
 from batchcore.histogram cimport Histogram, histogram_add
 from batchcore.lane cimport Account, EMPTY, Entry, Lane, READY, Stand, WAITING
@@ -74,7 +75,8 @@ cdef struct Machine:
     Queue ready             # those of them that may leave now, by rank
     Queue waiting           # those that wait, by the instant
     Queue late              # those with deadlines, by the earliest
-    int64_t used            # Account.used of the lane served last, before it was; valid with shares
+    double level            # Account.used of one that was idle for long
+    double shares           # of the accounts with something queued, together
     int64_t now_ns          # the latest time told; time never goes back
     int64_t next_seq        # seq of the next submit
     int64_t flush_seq       # queued entries below this seq leave without waiting
@@ -117,7 +119,7 @@ cdef inline void machine_change(Machine *machine) noexcept nogil:
 
 cdef inline int64_t lane_rank(const Lane *lane) noexcept nogil:
     """The place of a ready lane among its like: the lesser is served sooner."""
-    return queue_peek(&lane.order).key if lane.account == NULL else lane.account.used
+    return queue_peek(&lane.order).key if lane.account == NULL else rank_of(lane.account.used)
 
 
 cdef inline void machine_stand(Machine *machine, Lane *lane, Stand stand) noexcept nogil:
@@ -176,6 +178,10 @@ cdef inline void machine_settle(Machine *machine, Lane *lane) noexcept nogil:
         return
     machine_stand(machine, lane, EMPTY)
     lane.waits_since_ns = NEVER_NS
+    if lane.account != NULL:
+        lane.account.lanes -= 1
+        if lane.account.lanes == 0:
+            machine.shares -= lane.account.share
     if lane.earlier != NULL:
         lane.earlier.later = lane.later
     else:
@@ -186,12 +192,17 @@ cdef inline void machine_settle(Machine *machine, Lane *lane) noexcept nogil:
     machine.lanes -= 1
     if machine.lanes == 1:
         machine_rethink(machine)
+    elif machine.lanes == 0:
+        machine.shares = 0.0    # what rounding has left
 
 
 cdef inline void machine_fill(Machine *machine, Lane *lane) noexcept nogil:
     """Take up a lane that has got its first entry."""
     if lane.account != NULL:
-        lane.account.used = max(lane.account.used, machine.used)
+        if lane.account.lanes == 0:
+            lane.account.used = max(lane.account.used, machine.level)
+            machine.shares += lane.account.share
+        lane.account.lanes += 1
     lane.later = machine.first_lane
     if lane.later != NULL:
         lane.later.earlier = lane
@@ -270,7 +281,8 @@ cdef inline Answer machine_submit(
     machine_change(machine)
     if lane.queued == 1:
         machine_fill(machine, lane)
-    if lane.stand != READY or (lane.account == NULL and entry.order.key < lane.place.key):
+    if lane.stand != READY or (
+            entry.order.key < lane.place.key if lane.account == NULL else queue_peek(&lane.order) == &entry.order):
         machine_stand(machine, lane, READY)
     if machine.config.weighed and machine.cost.per_request == 0.0:
         machine.cost.per_request = weight
@@ -327,7 +339,10 @@ cdef inline void machine_land(Machine *machine, int64_t now_ns, Flight *flight) 
     machine.running -= flight.size
     machine.in_flight -= 1
     machine.moment = AFTER_COMPLETION
-    machine_rethink(machine)
+    if machine.config.policy == FIXED and machine.config.max_latency_ns == NEVER_NS and queue_peek(&machine.late) == NULL:
+        machine_change(machine)     # windows end when they end: thousands of lanes go on waiting
+    else:
+        machine_rethink(machine)
 
 
 cdef inline void machine_complete(Machine *machine, int64_t now_ns, Flight *flight, int64_t failed) noexcept nogil:

@@ -23,8 +23,8 @@ cdef class Stage:
     cdef char *row(self, Py_ssize_t field, int64_t index) noexcept
 
 
-cdef class Row(Piece):
-    cdef object source          # the array, or a tuple of one a field; None once staged
+cdef class ArrayPiece(Piece):
+    cdef readonly object source     # the array, or a tuple of one a field; None once staged
     cdef Stage stage            # None until staged
     cdef int64_t index          # in the stage
 
@@ -46,7 +46,7 @@ cdef struct Part:               # a field of a batch that is being made
     const char *padding         # one element; NULL: zeros
 
 
-cdef int look(Row row, Layout layout, Py_ssize_t index, Source *source) except -1
+cdef int look(ArrayPiece row, Layout layout, Py_ssize_t index, Source *source) except -1
 
 
 cdef inline int64_t aligned(int64_t size) noexcept nogil:
@@ -59,8 +59,10 @@ cdef inline PyArrayObject *array_of(object array) noexcept:
 
 cdef inline bint see(PyObject *piece, Layout layout, Field field, Source *source) noexcept:
     """Find a row's bytes the short way, if it is one array of this very layout; counts no references."""
-    cdef PyArrayObject *array = <PyArrayObject *><PyObject *>(<Row>piece).source
-    if <PyObject *>(<Row>piece).layout != <PyObject *>layout or (<Row>piece).stage is not None or not takes(field, array):
+    cdef PyArrayObject *array = <PyArrayObject *><PyObject *>(<ArrayPiece>piece).source
+    if <PyObject *>(<ArrayPiece>piece).layout != <PyObject *>layout or (<ArrayPiece>piece).stage is not None:
+        return False
+    if not takes(field, array):
         return False
     source.data = <const char *>PyArray_DATA(array)
     source.length = 1 if field.axis < 0 else PyArray_DIMS(array)[field.axis]
@@ -79,7 +81,8 @@ cdef inline void fill(char *target, int64_t size, const char *element, int64_t i
         done += min(done, size - done)
 
 
-cdef inline void write(const Part *parts, Py_ssize_t count, int64_t size, char *block, int give, bint left) noexcept nogil:
+cdef inline void write(
+        const Part *parts, Py_ssize_t count, int64_t size, char *block, int give, bint left) noexcept nogil:
     """Copy the sources into the rows, and pad what is shorter than the longest; say how much of each is real."""
     cdef const Part *part
     cdef Py_ssize_t i

@@ -8,8 +8,9 @@ from batchcore.layout cimport Field, Layout, takes, where
 import_array()
 
 
-@cython.no_gc   # nor is an array's base known to the collector
-cdef class Row(Piece):
+@cython.final
+@cython.no_gc   # nor does the collector look into arrays
+cdef class ArrayPiece(Piece):
     pass
 
 
@@ -25,7 +26,7 @@ cdef class Stage:
         return start + index * (<Field>self.layout.fields[field]).inner
 
 
-cdef int look(Row row, Layout layout, Py_ssize_t index, Source *source) except -1:
+cdef int look(ArrayPiece row, Layout layout, Py_ssize_t index, Source *source) except -1:
     """Find a row's bytes; somebody may have changed the array in place since it was submitted."""
     cdef Field field = <Field>layout.fields[index]
     cdef PyArrayObject *array

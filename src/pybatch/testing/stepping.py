@@ -299,7 +299,7 @@ class _SteppingDispatcher(_core.Dispatcher):
         self.let_go()
 
     def _run(self, batch: _core.Batch) -> None:
-        self.batches.append(Batch(batch.id, self.virtual_ns / 1e6, tuple(batch.items), batch.reason, batch.key))
+        self.batches.append(Batch(batch.id, self.virtual_ns / 1e6, tuple(batch.shown_items()), batch.reason, batch.key))
         service_ms = self._service_ms
         end_ns = self.virtual_ns
         end: Callable[[], object]
