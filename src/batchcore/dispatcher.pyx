@@ -761,7 +761,7 @@ cdef class Dispatcher(Owner):
         self.abandon("the process forked; the request was left to the parent")
 
     def pending(self):
-        """The futures that people hold of everything queued or running now."""
+        """The futures of everything queued or running now, and of what that is a part of."""
         cdef Batch batch
         cdef const Lane *lane
         cdef const Entry *entry
@@ -777,7 +777,7 @@ cdef class Dispatcher(Owner):
         unlock(&self.lock)
         for batch in list(self.running):
             futures += batch.futures
-        return held_futures(futures)
+        return list(dict.fromkeys(futures + held_futures(futures)))
 
 
 cdef tuple failure_of(object error):

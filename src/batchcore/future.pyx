@@ -691,21 +691,30 @@ cdef int end_futures(list futures, Status status, object payload, FanOut fan_out
     return fan_out.wake()
 
 
+cdef Inner inner_of(BaseFuture request):
+    """What speaks for a request that nobody holds; None for one that its submitter does."""
+    cdef Listener listener = request.listeners
+    while listener is not None and not isinstance(listener, Inner):
+        listener = listener.next
+    return listener
+
+
 cdef list held_futures(list requests):
     """The futures that people hold: of a request either its own, or those that it speaks for."""
-    cdef Listener listener
+    cdef Inner inner
     cdef dict held = {}     # in the place of a set, for its order
     for request in requests:
-        listener = (<BaseFuture>request).listeners
-        while listener is not None and not isinstance(listener, Inner):
-            listener = listener.next
-        held.update(dict.fromkeys([request] if listener is None else (<Inner>listener).held()))
+        inner = inner_of(request)
+        held.update(dict.fromkeys([request] if inner is None else inner.held()))
     return list(held)
 
 
 cdef int forget_listeners(BaseFuture future) except -1:
     """Leave those who wait for `future` to the parent process: here are neither their threads nor their locks."""
-    future.listeners = None
+    cdef Inner inner = inner_of(future)
+    future.listeners = inner
+    if inner is not None:
+        inner.next = None
     for name in ("_condition", "_waiters"):
         future.__dict__.pop(name, None)
     return 0

@@ -305,6 +305,7 @@ cdef class Sharing:
         """Give a request to its first caller, and let others find it."""
         cdef Shared shared = Shared.__new__(Shared)
         cdef Twin twin = Twin.__new__(Twin)
+        cdef FanOut fan_out
         shared.sharing = self
         shared.id = id
         shared.request = request
