@@ -211,6 +211,8 @@ cdef class Assembler(Form):
         cdef Py_ssize_t i
         cdef char *target
         cdef int64_t size
+        if row.stage is not None:   # its submit waited for room: it has its place
+            return stage
         for i in range(len(layout.fields)):     # before a place is taken
             look(row, layout, i, &source)
         if place is None or place.used == place.capacity or (place.layout is not layout and place.layout != layout):

@@ -53,7 +53,7 @@ def fingerprint(item: Any) -> Hashable:
 
 
 def _is_array(item: Any) -> bool:
-    """Return whether an item is its dtype, its shape and its elements: those of a subclass may have more, a mask say."""
+    """Return whether an item is dtype, shape and elements, and no more; one of a subclass may have a mask, say."""
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     return (numpy is not None and (type(item) is numpy.ndarray or isinstance(item, numpy.generic))) or (
         torch is not None and type(item) is torch.Tensor

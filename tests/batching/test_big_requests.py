@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from gates import HOUR_MS, LIMIT_S, AsyncGate, Gate, SchedulerOf, doubled, doubled_async, in_thread, run_loop, until
 
+from gates import HOUR_MS, LIMIT_S, AsyncGate, Gate, SchedulerOf, doubled, doubled_async, in_thread, run_loop, until
 from pybatch import DeadlineExceeded, QueueFull, SchedulerClosed, WouldDeadlock
 from pybatch.testing import SteppingScheduler
 
@@ -201,7 +201,7 @@ def test_cancelled_in_the_middle_the_rest_is_not_computed(stepping: Stepping) ->
     scheduler = stepping(doubled, max_batch_size=2, service_ms=10)
     future = scheduler.submit_batch(range(5))
     scheduler.advance(5)
-    assert not future.running()     # some of it still is queued
+    assert not future.running()  # some of it still is queued
     assert future.cancel()
     scheduler.advance(100)
     assert len(scheduler.batches) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gates import LIMIT_S, AsyncGate, Gate, LoopThread, SchedulerOf, doubled, in_thread, run_loop, until
 
+from gates import LIMIT_S, AsyncGate, Gate, LoopThread, SchedulerOf, doubled, in_thread, one_turn, run_loop, until
 from pybatch import BatchError, DeadlineExceeded, QueueFull, SchedulerClosed, WouldDeadlock
 from pybatch.fingerprints import fingerprint
 from pybatch.testing import SteppingScheduler
@@ -77,7 +78,10 @@ def test_map_call_and_submit_wait_share_as_well(scheduler_of: SchedulerOf) -> No
     assert not concurrent.futures.wait([called, mapped, waited], 0.05).done
     gate.open()
     assert (first.result(LIMIT_S), called.result(LIMIT_S), mapped.result(LIMIT_S), waited.result(LIMIT_S)) == (
-        1, 1, [1, 1], 1,
+        1,
+        1,
+        [1, 1],
+        1,
     )
     assert gate.seen == [1]
 
@@ -119,7 +123,7 @@ def test_a_task_that_is_cancelled_takes_nobody_along(scheduler_of: SchedulerOf) 
         blocking = scheduler.submit(0)
         await gate.entered()
         tasks = [asyncio.ensure_future(awaited(scheduler.submit(1))) for _ in range(3)]
-        await asyncio.sleep(0)
+        await one_turn()
         tasks[0].cancel()
         with pytest.raises(asyncio.CancelledError):
             await tasks[0]
@@ -214,7 +218,8 @@ def test_when_a_request_expires_who_has_more_time_is_computed_again(stepping: St
 
 
 def test_what_is_computed_again_weighs_what_it_weighed(stepping: Stepping) -> None:
-    scheduler = stepping(doubled, dedupe=True, service_ms=10, weight_fn=lambda item: 8 if item else 1, max_batch_weight=9)
+    weights = [1, 8, 8, 8]
+    scheduler = stepping(doubled, dedupe=True, service_ms=10, weight_fn=weights.__getitem__, max_batch_weight=9)
     scheduler.submit(0)
     scheduler.advance(0)
     scheduler.submit(1, timeout_ms=5)
@@ -335,7 +340,7 @@ def test_a_submit_that_waits_for_room_gets_it(scheduler_of: SchedulerOf) -> None
     running = scheduler.submit(0)
     gate.wait_entered()
     queued = scheduler.submit(1)
-    assert scheduler.submit(1) is not queued    # needs no room
+    assert scheduler.submit(1) is not queued  # needs no room
     waiting = [in_thread(lambda: scheduler.submit(2).result(LIMIT_S)) for _ in range(3)]
     assert not concurrent.futures.wait(waiting, 0.05).done
     gate.open()
@@ -415,7 +420,6 @@ DIFFERENT: dict[str, tuple[Any, Any]] = {
     "shapes": (np.zeros((2, 3)), np.zeros((3, 2))),
     "contents": (np.array([1, 2]), np.array([1, 3])),
     "numbers and arrays": (1.0, np.float64(1.0)),
-    "masks": (np.ma.array([1, 2], mask=[0, 1]), np.ma.array([1, 2], mask=[1, 0])),
     "names": ({"a": 1}, {"b": 1}),
     "kinds of names": ({1: 1}, {1.0: 1}),
 }
@@ -432,15 +436,10 @@ def test_what_is_equal_in_kind_and_content_is_identical(stepping: Stepping, name
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_what_differs_in_kind_or_content_is_not(stepping: Stepping, name: str) -> None:
     scheduler = stepping(list, dedupe=True)
-    queued = 0
-    for item in DIFFERENT[name]:
-        try:
-            scheduler.submit(item)
-        except TypeError as error:
-            assert "give dedupe a function" in str(error)  # also right: it is not known
-        else:
-            queued += 1
-    assert scheduler.stats().queued == queued
+    one, other = DIFFERENT[name]
+    scheduler.submit(one)
+    scheduler.submit(other)
+    assert scheduler.stats().queued == 2
 
 
 def test_objects_are_identical_to_themselves(stepping: Stepping) -> None:
@@ -451,7 +450,9 @@ def test_objects_are_identical_to_themselves(stepping: Stepping) -> None:
     assert scheduler.stats().queued == 2
 
 
-@pytest.mark.parametrize("item", [{1, 2}, bytearray(b"ab"), [set()], np.array([object()], object)])
+@pytest.mark.parametrize(
+    "item", [{1, 2}, bytearray(b"ab"), [set()], np.array([object()], object), np.ma.array([1, 2], mask=[0, 1])]
+)
 def test_what_cannot_be_compared_is_refused_with_a_remedy(stepping: Stepping, item: Any) -> None:
     scheduler = stepping(list, dedupe=True)
     with pytest.raises(TypeError, match=r"cannot compare items of type .*give dedupe a function"):
@@ -560,10 +561,8 @@ def test_a_storm_of_cancels_loses_nobody(scheduler_of: SchedulerOf) -> None:
                 continue
             if turn % 3 == 0:
                 future.cancel()
-            try:
+            with contextlib.suppress(concurrent.futures.CancelledError, BatchError):
                 assert future.result(LIMIT_S) == expected
-            except (concurrent.futures.CancelledError, BatchError):
-                pass
 
     asking = [in_thread(ask, seed) for seed in range(1, 6)]
     for each in asking:
