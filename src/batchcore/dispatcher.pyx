@@ -37,7 +37,8 @@ from batchcore.custom cimport ask, tell
 from batchcore.engine cimport Engine, bearable, weight_of
 from batchcore.form cimport Piece
 from batchcore.future cimport (
-    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, held_futures, insist, new_future, report,
+    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, held_futures, insist, new_future,
+    report,
     take_parker,
 )
 from batchcore.decision cimport (
