@@ -217,6 +217,8 @@ cdef class Assembler(Form):
         cdef Layout layout = piece.layout
         cdef Field field
         cdef int64_t size = 0
+        if (<ArrayPiece>piece).stage is not None:   # its submit waited for room: it has its place
+            return stage
         if place is not None and place.admits(<ArrayPiece>piece):
             return place
         place = Stage.__new__(Stage)

@@ -16,8 +16,8 @@ from types import CodeType, FrameType
 from typing import Any
 
 import pytest
-from gates import LIMIT_S, doubled, doubled_async, in_thread, until
 
+from gates import LIMIT_S, doubled, doubled_async, in_thread, until
 from pybatch import Scheduler
 
 
