@@ -75,9 +75,7 @@ cdef class Pool:
 
     cdef int give(self, Block block) except -1:
         """Take a block back, and let go what has not been needed for long."""
-        cdef Block oldest = None
-        if self.takes - block.needed_at > UNNEEDED_AFTER:
-            return 0
+        cdef Block oldest
         lock(&self.lock)
         self.free.append(block)
         oldest = <Block>self.free[0]

@@ -146,6 +146,21 @@ def test_a_giant_is_let_go_when_it_is_not_needed(concurrent: int) -> None:
         tracemalloc.stop()
 
 
+def test_a_giant_is_let_go_when_a_small_one_is_enough() -> None:
+    assembler = Assembler()
+    tracemalloc.start()
+    try:
+        giant, small = (assembler.assemble_items([np.zeros(size)] * 2) for size in (10**6, 10))
+        del giant
+        for _ in range(300):
+            small = None  # its block came back last: the next batch takes that, and not the giant's
+            small = assembler.assemble_items([np.zeros(10)] * 2)
+            assert small[0].shape == (2, 10)
+        assert tracemalloc.get_traced_memory()[0] < 10**6
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_large_block_serves_small_batches_meanwhile() -> None:
     assembler = Assembler()
     where = set()
