@@ -248,6 +248,14 @@ cdef class Assembler(Form):
         finally:
             PyMem_Free(parts)
 
+    cdef int check(self, Piece piece) except -1:
+        cdef Source source
+        cdef Py_ssize_t i
+        for i in range(len((<Layout>piece.layout).fields)):
+            look(<ArrayPiece>piece, piece.layout, i, &source)
+            self.rounded(source.length)
+        return 0
+
     cdef Lease copy(self, list pieces, Layout layout, Part *parts, int64_t size):
         """Copy the rows into memory of their own, and say in `parts` where they are."""
         cdef Py_ssize_t count = len(layout.fields)

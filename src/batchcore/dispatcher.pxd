@@ -31,7 +31,9 @@ cdef class Batch:
     cdef KeyLane lane                   # what the items share, or None
     cdef Form form
     cdef object collate
+    cdef dict spoiled                   # index -> error, of items that could not be rows; None: there are none
     cdef readonly object server         # who took it, if `take` was told
+    cdef tuple assemble(self, list pieces)
     cpdef object run(self)
 
 

@@ -38,8 +38,7 @@ from batchcore.engine cimport Engine, bearable, weight_of
 from batchcore.form cimport Piece
 from batchcore.future cimport (
     BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, held_futures, insist, new_future,
-    report,
-    take_parker,
+    report, take_parker,
 )
 from batchcore.decision cimport (
     Decision, Estimate, machine_answer, machine_decide, machine_estimate, machine_next_wakeup_ns,
@@ -87,12 +86,30 @@ cdef class Batch:
         cdef list items = self.items
         self.items = None
         if self.form is not None:
-            return self.fn(*self.form.assemble(items, self.model_size))
+            return self.fn(*self.assemble(items))
         if self.model_size > len(self.futures):
             items += [items[len(items) - 1]] * (self.model_size - len(items))
         if self.collate is not None:
             return self.fn(self.collate(items))
         return self.fn(items)
+
+    cdef tuple assemble(self, list pieces):
+        """The arguments for `fn`; filler takes the place of an item that was changed since it was submitted."""
+        cdef list sound = []
+        try:
+            return self.form.assemble(pieces, self.model_size)
+        except Exception:
+            self.spoiled = {}
+            for i, piece in enumerate(pieces):
+                try:
+                    self.form.check(<Piece>piece)
+                    sound.append(piece)
+                except Exception as error:
+                    self.spoiled[i] = error
+            if not self.spoiled or not sound:
+                self.spoiled = None
+                raise
+            return self.form.assemble(sound, self.model_size)
 
 
 cdef class Dispatcher(Owner):
@@ -577,6 +594,9 @@ cdef class Dispatcher(Owner):
             values = results_of(results, batch.model_size, batch.form is not None, self.copies)
         except BaseException as error:
             return self.fail(batch, error)
+        if batch.spoiled is not None:
+            for i, error in batch.spoiled.items():  # from the first to the last
+                values.insert(i, error)
         for i in range(n):
             failed += PyExceptionInstance_Check(values[i])
         if not self.leave(batch, failed):
