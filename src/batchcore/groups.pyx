@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t
 
 from asyncio import _get_running_loop
 
-from batchcore._types cimport CANCELLED, COMPLETED, EXPIRED, FAILED, QUEUED, RUNNING, Status
+from batchcore._types cimport CANCELLED, COMPLETED, EXPIRED, FAILED, QUEUED, RUNNING
 from batchcore.dispatcher cimport Dispatcher, Terms
 from batchcore.future cimport BaseFuture, FanOut, Inner, Owner, end_future, new_future, report
 
@@ -258,7 +258,8 @@ cdef class Sharing:
                 hash(part)
             except TypeError as error:
                 if part is key:
-                    raise TypeError(f"key must be hashable, such as a string or a tuple, not {key!r}: {error}") from None
+                    raise TypeError(
+                        f"key must be hashable, such as a string or a tuple, not {key!r}: {error}") from None
                 raise TypeError(
                     f"dedupe makes {mark!r} of the item, which is not hashable ({error}); give a function of the item "
                     "that returns something hashable") from None

@@ -1,4 +1,4 @@
-"""The garbage collector runs destructors that use keys, divided and shared requests, also while such are made and ended."""
+"""The garbage collector runs destructors that use keys, big and shared requests, also while such are made and ended."""
 
 import contextlib
 import gc

@@ -1,4 +1,4 @@
-"""A hundred thousand keys and shapes, each used once or twice, leave no memory behind; nor do divided and shared requests."""
+"""A hundred thousand keys and shapes, used once or twice, leave no memory behind; nor do big and shared requests."""
 
 import contextlib
 import gc
