@@ -4,10 +4,10 @@ VENV := .venv
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi') setup.py pyproject.toml
 PIP := -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test bench lint coverage sanitize clean
+.PHONY: help demo test test-torch bench lint coverage sanitize clean
 
 help:  ## what there is to make
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -34,7 +34,20 @@ demo: $(VENV)/.demo  ## the main job on real input: handwritten digits, one at a
 test: $(VENV)/.test  ## the whole test suite, on the installed wheel
 	$(VENV)/bin/python -m pytest $(ARGS)
 
+# An environment of its own: torch takes gigabytes.
+.venv-torch/.installed: $(SOURCES)
+	rm -rf build
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python $(PIP) --upgrade "pip>=25.1"
+	.venv-torch/bin/python $(PIP) --group torch .
+	.venv-torch/bin/python $(PIP) --force-reinstall --no-deps .
+	touch $@
+
+test-torch: .venv-torch/.installed  ## the tests of batches as tensors
+	.venv-torch/bin/python -m pytest tests/tensors $(ARGS)
+
 bench: $(VENV)/.bench  ## this scheduler against three written by hand
+	$(VENV)/bin/python benchmarks/assembly.py
 	$(VENV)/bin/python benchmarks/cpu_per_request.py
 	$(VENV)/bin/python benchmarks/poisson_in_real_time.py
 	$(VENV)/bin/python -m pytest benchmarks $(ARGS)
@@ -52,7 +65,8 @@ coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .px
 	rm -rf .venv-coverage/tree/.coverage* .venv-coverage/tree/tests
 	cp -r tests .venv-coverage/tree
 	cd .venv-coverage/tree && BATCHCORE_TRACED=1 ../bin/python -m coverage run -m pytest \
-	    tests/core tests/drivers tests/metrics tests/test_decorator.py -k "not ctrl_c and not signal and not destructor" $(ARGS)
+	    tests/assembly tests/core tests/drivers tests/metrics tests/test_decorator.py \
+	    --ignore=tests/assembly/test_threads.py -k "not ctrl_c and not signal and not destructor" $(ARGS)
 	cd .venv-coverage/tree && ../bin/python -m coverage run --rcfile=/dev/null --parallel-mode --source=pybatch -m pytest \
 	    tests/test_cli.py tests/test_demo.py tests/test_house.py $(ARGS)
 	cd .venv-coverage/tree && ../bin/python -m coverage combine --quiet
@@ -68,7 +82,7 @@ coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .px
 	mkdir .venv-$*/tree
 	cp -r src setup.py pyproject.toml README.md LICENSE .venv-$*/tree
 	rm -f .venv-$*/tree/src/*/*.so
-	.venv-$*/bin/python $(PIP) --upgrade "pip>=25.1" "setuptools>=77" "cython>=3.1,<4"
+	.venv-$*/bin/python $(PIP) --upgrade "pip>=25.1" "setuptools>=77" "cython>=3.1,<4" "numpy>=2"
 	BATCHCORE_BUILD=$(KIND) .venv-$*/bin/python $(PIP) --no-build-isolation --editable ".venv-$*/tree$(EXTRA)"
 	.venv-$*/bin/python $(PIP) --group test
 	touch $@
@@ -77,7 +91,7 @@ coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .px
 sanitize: .venv-address/.installed  ## the tests under sanitizers
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
-	.venv-address/bin/python -m pytest -p no:cacheprovider $(or $(ARGS),tests/core tests/drivers tests/test_decorator.py)
+	.venv-address/bin/python -m pytest -p no:cacheprovider $(or $(ARGS),tests/assembly tests/core tests/drivers tests/test_decorator.py)
 
 clean:  ## remove what was made
 	rm -rf build dist .venv .venv-* src/*.egg-info src/batchcore/*.so src/batchcore/*.c

@@ -76,7 +76,7 @@ def without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(pybatch, "demo", raising=False)
 
 
-@pytest.mark.parametrize("package", ["rich", "sklearn", "numpy"])
+@pytest.mark.parametrize("package", ["rich", "sklearn"])
 def test_a_missing_extra_is_said_in_one_line(
     package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

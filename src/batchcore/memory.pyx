@@ -98,6 +98,19 @@ cdef Block new_block(int64_t size):
     return block
 
 
+cdef Lease pinned_lease(object torch, int64_t size):
+    """Return memory from torch's allocator of pinned memory.
+
+    No pool of ours: a copy to a device may be under way when the last reference goes, and only that allocator knows.
+    """
+    cdef Lease lease = Lease.__new__(Lease)
+    lease.block = Block.__new__(Block)
+    lease.block.capacity = size
+    lease.block.owner = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    lease.block.data = <char *><uintptr_t>lease.block.owner.data_ptr()
+    return lease
+
+
 cdef object array_over(Lease lease, int64_t offset, object dtype, int ndim, npy_intp *shape):
     """Return an array over leased memory, which lives as long as that array and its views."""
     Py_INCREF(dtype)    # both are stolen

@@ -25,8 +25,6 @@ class Recording:
         self._dispatcher: Dispatcher | None = None
         if self._path.suffix not in (".csv", ".npz"):
             raise ValueError(f"{self._path} must end in .csv or .npz, which says how to write it")
-        if self._path.suffix == ".npz":
-            import pybatch.simulation  # noqa: F401  # says what to install where numpy is missing
         if not self._path.parent.is_dir():
             raise ValueError(f"{self._path.parent} is no directory; make it first")
         if self._path.is_dir():

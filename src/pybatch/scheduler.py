@@ -529,7 +529,7 @@ class Scheduler(Submitter[X, Y]):
         Parameters
         ----------
         path : path
-            Where to; its name ends in ``.csv`` or, with numpy, ``.npz``.  Written by `Recording.stop`.
+            Where to; its name ends in ``.csv`` or ``.npz``.  Written by `Recording.stop`.
         limit : int, default 10,000,000
             Most requests to record, 24 bytes of memory each.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -180,6 +181,18 @@ def test_an_error_on_the_way_leaks_nothing() -> None:
         assert tracemalloc.get_traced_memory()[0] < 10**5
     finally:
         tracemalloc.stop()
+
+
+def test_references_are_given_back() -> None:
+    dtype = np.dtype("M8[h]").newbyteorder()
+    item = np.zeros(3, dtype)
+    for assembler in (Assembler(axis=0, give="mask"), Assembler(staged=True)):
+        (batch, *marks) = assembler.assemble_items([(item, item)] * 3)
+        before = sys.getrefcount(item), sys.getrefcount(item.dtype), sys.getrefcount(np.dtype(bool))
+        for _ in range(100):
+            (batch, *marks) = assembler.assemble_items([(item, item)] * 3)
+        assert (sys.getrefcount(item), sys.getrefcount(item.dtype), sys.getrefcount(np.dtype(bool))) == before
+        del batch, marks
 
 
 class Viewers(RuleBasedStateMachine):

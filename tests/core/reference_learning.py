@@ -7,9 +7,11 @@ meant to be the same bit for bit on every machine: the comparison is exact.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 LONGEST_NS = 1e16
+MOST_LOAD = 2**31 - 1
 MEMORY_NS = 300_000_000
 BIN_ENDS_NS = [1 << 13, *((quarter << octave) << 11 for octave in range(23) for quarter in (5, 6, 7, 8))][:90]
 
@@ -39,7 +41,9 @@ class Average:
 class ReferenceCost:
     """An affine law through decayed sums, and an average by size that the law fills in."""
 
-    def __init__(self) -> None:
+    def __init__(self, allowed: Sequence[int] = ()) -> None:
+        self.allowed = allowed  # sizes of batches; none: any
+        self.per_request = 0.0  # usual weight of a request; 0: the load is the size
         self.weight = self.size = self.ns = self.size_size = self.size_ns = 0.0
         self.slope = self.intercept = self.deviation = self.fastest_ns = 0.0
         self.odd: list[float] = []  # how far off the latest batches were, while all are slow or all are fast
@@ -61,10 +65,19 @@ class ReferenceCost:
         return average.ns if average.size == size else average.ns * self.law(size) / self.law(average.size)
 
     def expect(self, size: int) -> float:
-        average, law = self.average(size), self.law(size)
+        return self.expect_load(int(max(min(self.load(float(size)), float(MOST_LOAD)), 1.0)))
+
+    def load(self, size: float) -> float:
+        """What so many requests are likely to load the model with."""
+        if self.per_request or not self.allowed:
+            return size * (self.per_request or 1.0)
+        return float(min((other for other in self.allowed if other >= int(size)), default=int(size)))
+
+    def expect_load(self, load: int) -> float:
+        average, law = self.average(load), self.law(load)
         if average.seen:
             trust = 1.0 if average.seen < 3 else 0.2
-            law = (average.seen * self.from_average(average, size) + trust * law) / (average.seen + trust)
+            law = (average.seen * self.from_average(average, load) + trust * law) / (average.seen + trust)
         return min(law, LONGEST_NS)
 
     def predict(self, size: int) -> int | None:

@@ -1,6 +1,6 @@
 """The policies once more, in plain Python: when a batch leaves, how large it is, and whom a deadline leaves out.
 
-Each function looks at a `Reference` (see `reference.py`) and changes nothing.
+Each function looks at a lane of a `Reference` (see `reference_lanes.py`) and changes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from reference_learning import BIN_ENDS_NS, Gaps
 from batchcore.records import Reason
 
 if TYPE_CHECKING:
-    from reference import Reference
+    from reference_lanes import ReferenceLane
 
 NEVER = 2**63 - 1
 WAKE_MARGIN_NS = 1_000_000
@@ -40,11 +40,12 @@ class Departure:
     give_up: int = 0
 
 
-def immediate(engine: Reference) -> Plan:
-    return Plan(engine.now, engine.largest, "full" if engine.largest == engine.max_batch_size else "idle_worker")
+def immediate(engine: ReferenceLane) -> Plan:
+    full = engine.largest == engine.max_batch_size or engine.heavy
+    return Plan(engine.now, engine.largest, "full" if full else "idle_worker")
 
 
-def no_later(engine: Reference, plan: Plan, size: int) -> Plan:
+def no_later(engine: ReferenceLane, plan: Plan, size: int) -> Plan:
     """The first of the plan, the window and the latency target; of equals, the first named."""
     oldest = min(request.arrival_ns for request in engine.queue)
     ends = [plan]
@@ -57,14 +58,14 @@ def no_later(engine: Reference, plan: Plan, size: int) -> Plan:
     return min(ends, key=lambda end: end.until)
 
 
-def fixed(engine: Reference) -> Plan:
+def fixed(engine: ReferenceLane) -> Plan:
     plan = immediate(engine)
     if plan.reason == "full":
         return plan
     return no_later(engine, Plan(NEVER, plan.size, "idle_worker"), len(engine.queue))
 
 
-def adaptive(engine: Reference) -> Plan:
+def adaptive(engine: ReferenceLane) -> Plan:
     plan, now = immediate(engine), engine.now
     waited = 0 if engine.waits_since is None else now - engine.waits_since
     if plan.reason == "idle_worker" and waited:
@@ -74,7 +75,7 @@ def adaptive(engine: Reference) -> Plan:
     size = best_size(engine)
     if size < plan.size:
         return Plan(now, size, "split")
-    if plan.reason == "full":
+    if plan.reason == "full" or not engine.alone:
         return plan
     saved = engine.cost.expect(size) + engine.cost.expect(1) - engine.cost.expect(size + 1)
     longest = int(saved) - waited
@@ -90,7 +91,7 @@ def adaptive(engine: Reference) -> Plan:
     return no_later(engine, wait, len(engine.queue) + 1)
 
 
-def best_size(engine: Reference) -> int:
+def best_size(engine: ReferenceLane) -> int:
     """The largest batch, unless a smaller one makes the mean latency of what is queued 8 % less."""
     queued, cost = len(engine.queue), engine.cost
     rate = engine.traffic.rate(engine.now) / engine.capacity
@@ -113,7 +114,7 @@ def best_size(engine: Reference) -> int:
     return max(fast, key=lambda size: (fast[size], size))
 
 
-def until_callers_return(engine: Reference, longest: int) -> int:
+def until_callers_return(engine: ReferenceLane, longest: int) -> int:
     """How long to wait so that most requests are answered a second; of waits within 3.5 % of that, the longest."""
     traffic, cost, queued = engine.traffic, engine.cost, len(engine.queue)
     missing = traffic.missing(queued + engine.running)
@@ -143,7 +144,7 @@ def until_callers_return(engine: Reference, longest: int) -> int:
     return max((end for end, speed in speeds.items() if speed >= (1.0 - 0.035) * most), default=0)
 
 
-def until_more_come(engine: Reference, longest: int) -> int:
+def until_more_come(engine: ReferenceLane, longest: int) -> int:
     """How long to wait for the next request, if on the gaps that were seen that gains anything."""
     gaps, cost, queued = engine.traffic.gaps[engine.moment], engine.cost, len(engine.queue)
     if not gaps.known:
@@ -166,19 +167,19 @@ def until_more_come(engine: Reference, longest: int) -> int:
     return best_wait
 
 
-def until_our_turn(engine: Reference) -> int:
+def until_our_turn(engine: ReferenceLane) -> int:
     """How long to wait so that workers start evenly spaced, where all batches take much the same time."""
     cost, service = engine.cost, engine.cost.expect(engine.largest)
     rate = engine.traffic.rate(engine.now)
     if engine.dispatched_at is None or rate * service <= engine.capacity:
         return 0
     likely = max(float(len(engine.queue)), rate * service / engine.capacity)
-    if cost.intercept < 0.66 * cost.law(min(likely, float(engine.max_batch_size))):
+    if cost.intercept < 0.66 * cost.law(cost.load(min(likely, float(engine.max_batch_size)))):
         return 0
     return engine.dispatched_at + int(service / engine.capacity) - engine.now
 
 
-def departure(engine: Reference, plan: Plan) -> Departure:
+def departure(engine: ReferenceLane, plan: Plan) -> Departure:
     """What becomes of a plan in front of the deadlines of what is queued."""
     cost, now = engine.cost, engine.now
     size = plan.size or engine.largest
@@ -195,7 +196,11 @@ def departure(engine: Reference, plan: Plan) -> Departure:
     latest = Plan(first.until - WAKE_MARGIN_NS - max(cost.careful(size), cost.careful(more)), size, "deadline")
     if plan.until > now:
         plan = min(plan, latest, key=lambda either: either.until)
-    elif engine.policy == "adaptive" and engine.capacity > 1 and not engine.lets_go and not engine.traffic.closed:
+    elif (
+        engine.policy == "adaptive"
+        and (engine.capacity > 1 and engine.alone)
+        and not (engine.lets_go or engine.traffic.closed)
+    ):
         bearable = staggered_size(engine, engine.max_batch_size, first.until - first.arrival_ns)
         enough = needed_size(engine, bearable)
         oldest = min(request.arrival_ns for request in engine.queue)
@@ -205,12 +210,12 @@ def departure(engine: Reference, plan: Plan) -> Departure:
     return Departure(plan.until, size, plan.reason)
 
 
-def staggered_size(engine: Reference, limit: int, timeout: int) -> int:
+def staggered_size(engine: ReferenceLane, limit: int, timeout: int) -> int:
     """The largest batch that bears its own service time and the wait for one of so many staggered workers."""
     return max(engine.cost.largest_within(timeout - timeout // (engine.capacity + 1), limit), 1)
 
 
-def needed_size(engine: Reference, limit: int) -> int:
+def needed_size(engine: ReferenceLane, limit: int) -> int:
     """The size from which batches of it keep up with a fifth more than came when the plan was made."""
     wanted = 1.2 * engine.traffic.rate(engine.planned_at) / engine.capacity
     fails, keeps_up = 0, limit
@@ -223,7 +228,7 @@ def needed_size(engine: Reference, limit: int) -> int:
     return keeps_up
 
 
-def selection(engine: Reference, plan: Plan, wanted: int) -> Departure:
+def selection(engine: ReferenceLane, plan: Plan, wanted: int) -> Departure:
     """Whom to pass over and whom to take, when the first deadline does not bear the batch that was wanted."""
     cost, now, queued = engine.cost, engine.now, len(engine.queue)
     soonest = engine.soonest()[:SEEN_AT_MOST]
@@ -249,7 +254,7 @@ def selection(engine: Reference, plan: Plan, wanted: int) -> Departure:
 class Outlook:
     """Compares choices of (requests passed over, requests taken after them) by what they lose."""
 
-    def __init__(self, engine: Reference, deadlines: list[int], limit: int) -> None:
+    def __init__(self, engine: ReferenceLane, deadlines: list[int], limit: int) -> None:
         self.engine, self.cost, self.now = engine, engine.cost, engine.now
         self.deadlines, self.limit = deadlines, limit
         self.single = engine.cost.careful(1)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from traces import MS, Event, World, adaptive, anything, fixed, immediate, ours, traces
+from traces import MS, Event, World, adaptive, anything, fixed, immediate, ours, own, plain, traces, with_extras
 
 from batchcore.engine import MAX_PRIORITY, Engine, Request
 from batchcore.errors import QueueFull, SchedulerClosed
@@ -74,10 +74,11 @@ def test_no_batch_is_over_its_size(options: Options, trace: Trace) -> None:
     for decision in world.decisions:
         if decision.kind == "dispatch":
             assert 1 <= len(decision.batch) <= options["max_batch_size"]
-            assert len(decision.batch) == options["max_batch_size"] or decision.reason != "full"
+            if "max_batch_weight" not in options:
+                assert len(decision.batch) == options["max_batch_size"] or decision.reason != "full"
 
 
-@given(ours, traces)
+@given(plain, traces)
 def test_a_batch_that_has_its_size_says_so_unless_a_deadline_made_it(options: Options, trace: Trace) -> None:
     world = World(options).live_through(trace)
     for decision in world.decisions:
@@ -98,20 +99,56 @@ def test_no_more_batches_run_than_there_are_workers(options: Options, trace: Tra
         before = running
 
 
-@given(anything, traces)
-def test_first_in_first_out_within_a_priority(options: Options, trace: Trace) -> None:
-    """Where nobody has a deadline: to keep the most of them is another order."""
+@given(plain | own, traces)
+def test_first_in_first_out_within_key_and_priority(options: Options, trace: Trace) -> None:
+    """Where nobody has a deadline and nothing is weighed: else there may be a better order."""
     world = World(options).live_through([replace(event, timeout_ns=None) for event in trace])
-    last: dict[int, int] = {}
+    last: dict[tuple[int | None, int], int] = {}
     for decision in world.decisions:
         for request in decision.batch:
-            assert last.get(request.priority, -1) < world.numbers[request]
-            last[request.priority] = world.numbers[request]
+            place = decision.key, request.priority
+            assert last.get(place, -1) < world.numbers[request]
+            last[place] = world.numbers[request]
 
 
 @given(anything, traces)
+def test_no_batch_mixes_keys(options: Options, trace: Trace) -> None:
+    world = World(options).live_through(trace)
+    for decision in world.decisions:
+        assert {world.keys[request] for request in decision.batch} <= {decision.key}
+
+
+@given(anything, traces)
+def test_no_batch_is_over_its_weight(options: Options, trace: Trace) -> None:
+    """Unless it is a single request that is heavier alone, and such are taken."""
+    world = World(options | {"overweight": True}).live_through(trace)
+    for decision in world.decisions:
+        weights = [request.weight for request in decision.batch]
+        if len(weights) > 1 and "max_batch_weight" in options:
+            weight = len(weights) * max(weights) if options.get("padded") else sum(weights)
+            assert weight <= options["max_batch_weight"]
+
+
+@given(anything, traces)
+def test_the_model_is_given_a_size_that_it_accepts(options: Options, trace: Trace) -> None:
+    world = World(options).live_through(trace)
+    sizes = options.get("allowed_batch_sizes") or range(1, 7)
+    for decision in world.decisions:
+        if decision.batch:
+            assert decision.model_size == min(size for size in sizes if size >= len(decision.batch))
+
+
+@given(anything, traces)
+def test_a_key_is_known_while_something_is_queued_under_it(options: Options, trace: Trace) -> None:
+    world = World(options)
+    for _ in world.events(trace):
+        queued = {world.keys[request] for request in world.requests if request.status == "queued"}
+        assert len(world.engine.keys) == len(queued - {None})
+
+
+@given(plain | own, traces)
 def test_a_batch_leaves_nothing_behind_that_is_due_sooner(options: Options, trace: Trace) -> None:
-    """Unless that is too late, or would make others so."""
+    """Of its key; unless that is too late, or would make others so."""
     aging = options["aging_ns"]
 
     def due(request: Request) -> tuple[int, int]:
@@ -123,7 +160,8 @@ def test_a_batch_leaves_nothing_behind_that_is_due_sooner(options: Options, trac
     for event in world.events(trace):
         if event.kind == "decide" and world.decisions[-1].kind == "dispatch":
             taken = [due(request) for request in world.decisions[-1].batch]
-            left = [due(request) for request in world.requests if request.status == "queued"]
+            queued = [request for request in world.requests if request.status == "queued"]
+            left = [due(request) for request in queued if world.keys[request] == world.decisions[-1].key]
             assert taken == sorted(taken)
             if world.decisions[-1].reason not in {"deadline", "probe"}:
                 assert not left or taken[-1] < min(left)
@@ -141,7 +179,7 @@ def test_nothing_expired_is_run(options: Options, trace: Trace) -> None:
             assert all(r.deadline_ns is None or r.deadline_ns > decision.at_ns for r in decision.batch)
 
 
-@given(ours, traces)
+@given(plain, traces)
 def test_nobody_is_given_up_who_could_make_it(options: Options, trace: Trace) -> None:
     """Alone at once, or after the batch that left in its place, by what was believed."""
     world = World(options)
@@ -181,7 +219,7 @@ def hopeful(world: World) -> list[Request]:
     return [request for request in queued if request.deadline_ns is None or request.deadline_ns > end + 1]
 
 
-@given(immediate, traces)
+@given(with_extras(immediate), traces)
 def test_nobody_waits_in_vain_while_a_worker_is_free_under_immediate(options: Options, trace: Trace) -> None:
     world = World(options)
     for _ in world.events(trace):
@@ -191,7 +229,9 @@ def test_nobody_waits_in_vain_while_a_worker_is_free_under_immediate(options: Op
 
 
 windows = st.builds(
-    lambda options, wait: options | {"max_wait_ns": wait}, fixed | adaptive, st.sampled_from([0, 1, 5 * MS, 10 * MS])
+    lambda options, wait: options | {"max_wait_ns": wait},
+    with_extras(fixed | adaptive),
+    st.sampled_from([0, 1, 5 * MS, 10 * MS]),
 )
 
 
@@ -204,7 +244,7 @@ def test_nobody_waits_in_vain_past_max_wait_while_a_worker_is_free(options: Opti
         if stats.in_flight_batches < stats.capacity:
             waiting = hopeful(world)
             assert all(request.arrival_ns + options["max_wait_ns"] > world.now for request in waiting)
-            assert len(waiting) < options["max_batch_size"]
+            assert all(n < options["max_batch_size"] for n in Counter(world.keys[r] for r in waiting).values())
 
 
 @given(fixed, traces)

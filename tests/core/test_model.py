@@ -29,20 +29,21 @@ waits = st.sampled_from([0, 1, 5 * MS, 20 * MS])
 targets = st.sampled_from([None, 0, 10 * MS, 40 * MS])
 sizes = st.integers(1, 9)
 costs = st.sampled_from([(), (), [(1, 6 * MS), (8, 14 * MS)], [(1, 10 * MS), (8, 11 * MS)], [(1, 2 * MS), (4, 9 * MS)]])
+policies = st.sampled_from(
+    [
+        {"policy": "immediate"},
+        {"policy": "fixed", "max_wait_ns": 10 * MS},
+        {"policy": "adaptive"},
+        {"policy": "adaptive"},
+        {"policy": "adaptive", "max_wait_ns": 4 * MS},
+        {"policy": Fickle},
+    ]
+)
 
 
 class SameAnswers(RuleBasedStateMachine):
     @initialize(
-        policy=st.sampled_from(
-            [
-                {"policy": "immediate"},
-                {"policy": "fixed", "max_wait_ns": 10 * MS},
-                {"policy": "adaptive"},
-                {"policy": "adaptive"},
-                {"policy": "adaptive", "max_wait_ns": 4 * MS},
-                {"policy": Fickle},
-            ]
-        ),
+        policy=policies,
         costs=costs,
         latency=targets,
         size=sizes,
@@ -69,6 +70,9 @@ class SameAnswers(RuleBasedStateMachine):
             "aging_ns": aging,
             "cost_model": costs,
         }
+        self.start(policy, options)
+
+    def start(self, policy: dict[str, Any], options: dict[str, Any]) -> None:
         self.policies = Fickle(0), Fickle(0)
         ours, theirs = self.for_each(policy)
         self.engine = Engine(**ours, **options, **BOUNDS)
@@ -85,6 +89,10 @@ class SameAnswers(RuleBasedStateMachine):
         self.policies = Fickle(7), Fickle(7)
         return options | {"policy": self.policies[0]}, options | {"policy": self.policies[1]}
 
+    def terms(self) -> dict[str, Any]:
+        """What else the next request is submitted with."""
+        return {}
+
     def pass_time(self, step: int) -> int:
         """The instant of the next event; it may lie in the past."""
         instant = self.now + step
@@ -93,9 +101,10 @@ class SameAnswers(RuleBasedStateMachine):
 
     def offer(self, now: int, priority: int, timeout: int | None) -> None:
         options: dict[str, Any] = {"priority": priority, "deadline_ns": None if timeout is None else self.now + timeout}
+        options |= self.terms()
         try:
             expected = self.reference.submit(now, **options)
-        except (QueueFull, SchedulerClosed) as error:
+        except (QueueFull, SchedulerClosed, ValueError) as error:
             with pytest.raises(type(error)):
                 self.engine.submit(now, **options)
         else:
@@ -234,7 +243,7 @@ class SameAnswers(RuleBasedStateMachine):
         try:
             self.reference.reconfigure(now, **theirs)
         except ValueError:
-            with pytest.raises(ValueError, match="max_wait"):
+            with pytest.raises(ValueError, match=r"max_wait|max_batch_size"):
                 self.engine.reconfigure(now, **ours)
         else:
             self.engine.reconfigure(now, **ours)
@@ -281,6 +290,62 @@ class SameAnswers(RuleBasedStateMachine):
 
 TestSameAnswers = SameAnswers.TestCase
 TestSameAnswers.settings = settings(max_examples=400, stateful_step_count=50)
+
+
+class SameAnswersByKey(SameAnswers):
+    """The same with a few keys, weights, sizes and shares."""
+
+    @initialize(
+        policy=policies,
+        costs=costs,
+        latency=targets,
+        size=sizes,
+        capacity=st.integers(0, 4),
+        aging=st.sampled_from([0, 10 * MS, 2_000 * MS]),
+        keys=st.integers(0, 4),
+        weights=st.sampled_from([(1,), (1, 2, 3), (1, 5, 9, 10), (3, 4, 20), (1, 2**31 - 1)]),
+        options=st.fixed_dictionaries(
+            {},
+            optional={
+                "max_batch_weight": st.sampled_from([1, 10, 12, 40, 2**31 - 1]),
+                "overweight": st.booleans(),
+                "padded": st.booleans(),
+                "allowed_batch_sizes": st.sampled_from([[9], [1, 2, 4, 8, 16], [3, 9], [2, 3, 5, 7, 11]]),
+                "batch_padding_policy": st.sampled_from(["min_cost", "pad_up", "batch_down"]),
+                "shares": st.sampled_from([{}, {1: 4.0}, {None: 0.1, 1: 1e-3, 2: 1e3}, {0: 1e6, 1: 1e-6}]),
+            },
+        ),
+        seed=st.integers(0, 2**16),
+    )
+    def begin(  # type: ignore[override]
+        self,
+        *,
+        policy: dict[str, Any],
+        costs: list[tuple[int, int]],
+        latency: int | None,
+        size: int,
+        capacity: int,
+        aging: int,
+        keys: int,
+        weights: tuple[int, ...],
+        options: dict[str, Any],
+        seed: int,
+    ) -> None:
+        self.chance = random.Random(seed)
+        self.keys, self.weights = [None, *range(keys)], weights
+        limits = {"max_batch_size": size, "max_latency_ns": latency, "capacity": capacity, "aging_ns": aging}
+        self.start(policy, limits | options | {"cost_model": costs})
+
+    def terms(self) -> dict[str, Any]:
+        return {"key": self.chance.choice(self.keys), "weight": self.chance.choice(self.weights)}
+
+    @invariant()
+    def lanes_are_those_with_something_queued(self) -> None:
+        assert len(self.engine.keys) == len(self.reference.lanes.keys() - {None})
+
+
+TestSameAnswersByKey = SameAnswersByKey.TestCase
+TestSameAnswersByKey.settings = settings(max_examples=400, stateful_step_count=50)
 
 KEYS = {
     "equal": lambda i, chance: (0, None),

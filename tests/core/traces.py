@@ -6,6 +6,7 @@ live through the same one and be compared.
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Iterator
 from contextlib import suppress
@@ -31,6 +32,8 @@ class Event:
     pick: int
     priority: int
     timeout_ns: int | None
+    key: int | None = None
+    weight: int = 1
 
 
 KINDS = [*["submit"] * 8, *["decide"] * 4, *["complete"] * 4, *["cancel"] * 2, "flush", "set_capacity"]
@@ -42,6 +45,8 @@ events = st.builds(
     pick=st.integers(0, 30),
     priority=st.sampled_from([0, 0, 0, 1, -1, 7]),
     timeout_ns=st.sampled_from([None, None, None, 0, 1, 3 * MS, 8 * MS, 100 * MS]),
+    key=st.sampled_from([None, None, 1, 2]),
+    weight=st.sampled_from([1, 1, 2, 3, 7, 9]),
 )
 traces = st.lists(events, min_size=20, max_size=80)
 
@@ -62,8 +67,27 @@ fixed = st.builds(
     st.sampled_from([0, 1, 5 * MS, 10 * MS]),
 )
 adaptive = options.map(lambda common: common | {"policy": "adaptive"})
-ours = immediate | fixed | adaptive
-anything = ours | options.map(lambda common: common | {"policy": Fickle})
+plain = immediate | fixed | adaptive
+own = options.map(lambda common: common | {"policy": Fickle})
+extras = st.fixed_dictionaries(
+    {},
+    optional={
+        "max_batch_weight": st.sampled_from([9, 10, 16]),
+        "padded": st.booleans(),
+        "allowed_batch_sizes": st.sampled_from([[6], [1, 2, 4, 8], [3, 5, 7]]),
+        "batch_padding_policy": st.sampled_from(["min_cost", "pad_up", "batch_down"]),
+        "shares": st.sampled_from([{}, {None: 1, 1: 4, 2: 0.01}]),
+    },
+)
+
+
+def with_extras(options: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Half of them weigh requests, pad to sizes, or share by key."""
+    return options | st.builds(operator.or_, options, extras)
+
+
+ours = with_extras(plain)
+anything = with_extras(plain | own)
 
 
 class Fickle:
@@ -95,6 +119,7 @@ class World:
         own = {"policy": Fickle()} if self.options["policy"] is Fickle else {}
         self.engine = Engine(**self.options | own)
         self.numbers: dict[Request, int] = {}
+        self.keys: dict[Request, int | None] = {}
 
     def live_through(self, trace: list[Event]) -> World:
         for _ in self.events(trace):
@@ -112,8 +137,11 @@ class World:
     def submit(self, event: Event) -> None:
         deadline = None if event.timeout_ns is None else self.now + event.timeout_ns
         with suppress(QueueFull, SchedulerClosed):
-            request = self.engine.submit(self.now, priority=event.priority, deadline_ns=deadline)
+            request = self.engine.submit(
+                self.now, priority=event.priority, deadline_ns=deadline, key=event.key, weight=event.weight
+            )
             self.numbers[request] = len(self.requests)
+            self.keys[request] = event.key
             self.requests.append(request)
 
     def cancel(self, event: Event) -> None:

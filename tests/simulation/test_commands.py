@@ -243,7 +243,7 @@ def test_a_function_that_cannot_be_measured_is_said_why_in_one_line(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("command", "package"), [("simulate", "numpy"), ("simulate", "rich"), ("tune", "plotly")])
+@pytest.mark.parametrize(("command", "package"), [("simulate", "rich"), ("tune", "plotly")])
 def test_a_missing_extra_is_said_in_one_line(command: str, package: str) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; from pybatch.cli import main; sys.exit(main(sys.argv[1:]))"
     argv = [command, *RESNET, "--poisson", "9", *(("--goal-ms", "50") if command == "tune" else ())]

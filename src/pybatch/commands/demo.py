@@ -54,7 +54,7 @@ Exits with 1 if any answer is wrong. Needs: pip install 'batchcore[demo]'""",
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if args.threads + args.tasks == 0:
         parser.error("--threads and --tasks are both 0: nobody would call")
-    with needs("demo", "scikit-learn and rich", "demo", "numpy", "rich", "sklearn"):
+    with needs("demo", "scikit-learn and rich", "demo", "rich", "sklearn"):
         from pybatch import demo
     options = demo.Options(
         threads=args.threads,

@@ -103,7 +103,7 @@ Needs: pip install 'batchcore[tune]'""",
 
 
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    with needs("simulate", "numpy and rich", "tune", "numpy", "rich"):
+    with needs("simulate", "rich", "tune", "rich"):
         import rich.progress  # noqa: F401
 
         import pybatch.simulation  # noqa: F401

@@ -108,7 +108,7 @@ Needs: pip install 'batchcore[tune]'""",
 
 
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    with needs("tune", "numpy, plotly and rich", "tune", "numpy", "plotly", "rich"):
+    with needs("tune", "plotly and rich", "tune", "plotly", "rich"):
         from pybatch.commands.progress import steps
         from pybatch.simulation.report import html
         from pybatch.simulation.tune import Goal, Task, tune

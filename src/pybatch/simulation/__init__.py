@@ -11,13 +11,6 @@ the same bits on every machine.
 (16.1, 10.7, 1.0)
 """
 
-try:
-    import numpy as _  # noqa: F401
-except ModuleNotFoundError:
-    raise ModuleNotFoundError(
-        "pybatch.simulation needs numpy: pip install 'batchcore[simulation]'", name="numpy"
-    ) from None
-
 from pybatch.simulation.result import Batches, Result, Summary
 from pybatch.simulation.run import simulate
 from pybatch.simulation.service import PROFILES, Service
