@@ -150,3 +150,15 @@ def test_the_examples_in_docstrings_run(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@pytest.mark.parametrize(
+    "page", [path.name for path in sorted((ROOT / "docs").glob("*.md")) if ">>> " in path.read_text()]
+)
+def test_the_examples_in_pages_run(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    blocks = "".join(re.findall(r"^```python\n(>>> .*?)^```$", text, re.M | re.S))
+    test = doctest.DocTestParser().get_doctest(blocks, {}, page, page, 0)
+    result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +31,7 @@ class CurrentBatch:
     """
 
     id: int
-    key: Hashable
+    key: Any
     size: int
     model_size: int
     reason: str

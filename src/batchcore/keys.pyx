@@ -37,7 +37,7 @@ cdef class Keys:
 
     def __init__(self, shares):
         if shares is not None and not callable(shares) and not isinstance(shares, Mapping):
-            raise TypeError(f"shares must be a mapping from key to share, or a function of a key, not {shares!r}")
+            raise TypeError(f"share_by_key must be a mapping from key to share, or a function of a key, not {shares!r}")
         if isinstance(shares, Mapping):
             for key, share in shares.items():
                 check_share(key, share)

@@ -249,7 +249,7 @@ class Stats:
     max_batch_weight : int or None
         Most that a batch may weigh; None: no limit.
     keys : int
-        Keys with requests in the queue.
+        Keys with requests in the queue; of arrays, each dtype and shape counts.
     item_elements, batch_elements : int
         What ``fn`` was given since the start: array elements (items, if it takes lists) that came from requests, and in
         all, with padding and filler.

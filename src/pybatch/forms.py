@@ -57,6 +57,8 @@ class Stack:
 class Pad:
     """Items that differ in length along one axis become one array as long as the longest: ``fn(batch, lengths)``.
 
+    Results are not cut: what `fn` returns for padding goes to the caller, too.
+
     Parameters
     ----------
     value : number, or mapping or sequence of numbers, default: 0

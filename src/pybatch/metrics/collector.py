@@ -209,7 +209,7 @@ _GAUGES: Final[tuple[tuple[str, str, Callable[[Stats], float | None]], ...]] = (
         "Unix time at which a batch last completed; absent before the first.",
         lambda stats: _unix_seconds(stats.last_progress_at_ns),
     ),
-    ("keys", "Keys with requests in the queue.", lambda stats: stats.keys),
+    ("keys", "Keys with requests in the queue; of arrays, each dtype and shape counts.", lambda stats: stats.keys),
     (
         "padding_ratio",
         "Share of what fn was given since the start that was padding or filler; absent before the first batch.",
