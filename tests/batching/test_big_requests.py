@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -404,16 +405,17 @@ def test_masks_are_not_lost_where_results_are_merged(stepping: Stepping) -> None
     assert all(np.ma.is_masked(row) for row in future.result())
 
 
-def test_an_error_that_comes_from_merging_is_the_callers(stepping: Stepping) -> None:
-    class Odd:
-        @property
-        def __array_interface__(self) -> Any:
-            raise Refusal
+@pytest.mark.parametrize("error", [Refusal, KeyboardInterrupt])
+def test_what_is_raised_where_results_are_merged_ends_the_whole(stepping: Stepping, error: type[BaseException]) -> None:
+    class Odd(dict[str, Any]):
+        def keys(self) -> Any:
+            raise error
 
     scheduler = stepping(lambda items: [Odd() for _ in items])
     future, neighbour = scheduler.submit_batch(np.zeros(2)), scheduler.submit(0.0)
-    scheduler.advance(0)
-    assert future.done()
+    with pytest.raises(error) if error is KeyboardInterrupt else nullcontext():
+        scheduler.advance(0)
+    assert isinstance(future.exception(), error)
     assert neighbour.exception() is None
 
 
