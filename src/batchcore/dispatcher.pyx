@@ -37,8 +37,8 @@ from batchcore.custom cimport ask, tell
 from batchcore.engine cimport Engine, bearable, weight_of
 from batchcore.form cimport Piece
 from batchcore.future cimport (
-    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, insist, new_future, report,
-    take_parker,
+    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, held_futures, insist, new_future,
+    report, take_parker,
 )
 from batchcore.decision cimport (
     Decision, Estimate, machine_answer, machine_decide, machine_estimate, machine_next_wakeup_ns,
@@ -86,12 +86,30 @@ cdef class Batch:
         cdef list items = self.items
         self.items = None
         if self.form is not None:
-            return self.fn(*self.form.assemble(items, self.model_size))
+            return self.fn(*self.assemble(items))
         if self.model_size > len(self.futures):
             items += [items[len(items) - 1]] * (self.model_size - len(items))
         if self.collate is not None:
             return self.fn(self.collate(items))
         return self.fn(items)
+
+    cdef tuple assemble(self, list pieces):
+        """The arguments for `fn`; filler takes the place of an item that was changed since it was submitted."""
+        cdef list sound = []
+        try:
+            return self.form.assemble(pieces, self.model_size)
+        except Exception:
+            self.spoiled = {}
+            for i, piece in enumerate(pieces):
+                try:
+                    self.form.check(<Piece>piece)
+                    sound.append(piece)
+                except Exception as error:
+                    self.spoiled[i] = error
+            if not self.spoiled or not sound:
+                self.spoiled = None
+                raise
+            return self.form.assemble(sound, self.model_size)
 
 
 cdef class Dispatcher(Owner):
@@ -186,8 +204,13 @@ cdef class Dispatcher(Owner):
         return None if key is None and layout is None else self.engine.keys.find(key, layout)
 
     cdef int stage(self, object item, KeyLane lane) except -1:
+        """Copy a prepared item at once where its form wants that; if that fails, the lane is left."""
         if self.form is not None and self.form.staged:
-            lane.stage = self.form.stage(<Piece>item, lane.stage)
+            try:
+                lane.stage = self.form.stage(<Piece>item, lane.stage)
+            except BaseException:
+                self.engine.keys.leave(lane)
+                raise
         return 0
 
     cdef BaseFuture offer(self, object fn, object item, object key, const Terms *terms):
@@ -252,29 +275,51 @@ cdef class Dispatcher(Owner):
         return self.submit_blocking(fn, item, key, terms) if future is None else future
 
     cdef list submit_all(self, object fn, list items, object key, object weight, Terms *terms):
-        """Queue all items in one go, or none."""
-        cdef Machine *machine = &self.engine.machine
+        """Queue all items in one go, or none; where submits wait for room, one by one."""
         cdef BaseFuture future
-        cdef KeyLane lane
-        cdef Lane *place
-        cdef bint signal, fits
-        cdef Py_ssize_t i
-        cdef list lanes = None
+        cdef bint plain = key is None and weight is None and not self.sorts
+        cdef list keys = None if plain else []
         cdef list futures = []
-        if self.block and _get_running_loop() is None:
-            return [self.submit(fn, item, key, weight, terms) for item in items]
-        if key is not None or self.key_fn is not None or self.form is not None:
-            lanes = []
         for item in items:
-            of_item = self.key_of(item, key)
-            item = self.prepare(item, weight, terms)
+            if not plain:
+                keys.append(self.key_of(item, key))
+                item = self.prepare(item, weight, terms)
             future = new_future(item, self)
             future.entry.weight = terms.weight
             futures.append(future)
-            if lanes is not None:
-                lane = self.find_lane(item, of_item)
-                self.stage(item, lane)
+        if self.block and _get_running_loop() is None:
+            return self.submit_each(fn, futures, keys, terms)
+        return self.submit_together(fn, futures, self.lanes_of(futures, keys), terms)
+
+    cdef list lanes_of(self, list futures, list keys):
+        """The lanes of prepared requests, each None for the main one; or None if that is where all of them belong."""
+        cdef BaseFuture future
+        cdef KeyLane lane
+        cdef list lanes = []
+        if self.form is None and (keys is None or all([key is None for key in keys])):
+            return None
+        try:
+            for future, key in zip(futures, keys):
+                lane = self.find_lane(future.payload, key)
                 lanes.append(lane)
+                self.stage(future.payload, lane)
+        except BaseException:
+            self.leave_lanes(lanes)
+            raise
+        return lanes
+
+    cdef int leave_lanes(self, list lanes) except -1:
+        for lane in set(lanes):
+            if lane is not None:
+                self.engine.keys.leave(<KeyLane>lane)
+        return 0
+
+    cdef list submit_together(self, object fn, list futures, list lanes, const Terms *terms):
+        cdef Machine *machine = &self.engine.machine
+        cdef BaseFuture future
+        cdef Lane *place
+        cdef bint signal, fits
+        cdef Py_ssize_t i
         lock(&self.lock)
         fits = not machine.closed and (
             terms.deadline_ns <= max(terms.now_ns, machine.now_ns)      # too late already: no room needed
@@ -298,9 +343,7 @@ cdef class Dispatcher(Owner):
         signal = fits and self.due()
         unlock(&self.lock)
         if lanes is not None:
-            for lane in set(lanes):
-                if lane is not None:
-                    self.engine.keys.leave(lane)
+            self.leave_lanes(lanes)
         if not fits:
             raise self.closed_error() if machine.closed else self.refuse(len(futures))
         for future in futures:
@@ -308,6 +351,24 @@ cdef class Dispatcher(Owner):
                 end_future(future, EXPIRED, None, None)
         if signal:
             self.call_server()
+        return futures
+
+    cdef list submit_each(self, object fn, list prepared, list keys, Terms *terms):
+        """Queue requests one by one, waiting for room; if that fails, take back those that are still queued."""
+        cdef BaseFuture one
+        cdef BaseFuture future
+        cdef list futures = []
+        try:
+            for i, one in enumerate(prepared):
+                key = None if keys is None else keys[i]
+                item = one.take_item()
+                terms.weight = one.entry.weight
+                future = self.offer(fn, item, key, terms)
+                futures.append(self.submit_blocking(fn, item, key, terms) if future is None else future)
+        except BaseException:
+            for future in futures:
+                self.cancel_request(future)
+            raise
         return futures
 
     def refuse(self, n):
@@ -318,8 +379,9 @@ cdef class Dispatcher(Owner):
         remedy = "raise max_queue_size or shed load"
         if self.block:
             remedy = "on an event loop wait for room with `await scheduler.submit_wait(item)`"
+        cdef str state = "queue is full" if n == 1 else f"queue has no room for {n} requests"
         return QueueFull(
-            f"queue is full: {self.engine.machine.queued} of {self.engine.machine.config.max_queue_size}; {remedy}")
+            f"{state}: {self.engine.machine.queued} of {self.engine.machine.config.max_queue_size}; {remedy}")
 
     cdef BaseFuture submit_blocking(self, object fn, object item, object key, Terms *terms):
         """Sleep until there is room for a prepared item, or the deadline has come."""
@@ -532,6 +594,9 @@ cdef class Dispatcher(Owner):
             values = results_of(results, batch.model_size, batch.form is not None, self.copies)
         except BaseException as error:
             return self.fail(batch, error)
+        if batch.spoiled is not None:
+            for i, error in batch.spoiled.items():  # from the first to the last
+                values.insert(i, error)
         for i in range(n):
             failed += PyExceptionInstance_Check(values[i])
         if not self.leave(batch, failed):
@@ -717,7 +782,7 @@ cdef class Dispatcher(Owner):
         self.abandon("the process forked; the request was left to the parent")
 
     def pending(self):
-        """The futures of everything queued or running now."""
+        """The futures of everything queued or running now, and of what that is a part of."""
         cdef Batch batch
         cdef const Lane *lane
         cdef const Entry *entry
@@ -733,7 +798,7 @@ cdef class Dispatcher(Owner):
         unlock(&self.lock)
         for batch in list(self.running):
             futures += batch.futures
-        return futures
+        return list(dict.fromkeys(futures + held_futures(futures)))
 
 
 cdef tuple failure_of(object error):

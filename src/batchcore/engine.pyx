@@ -113,8 +113,8 @@ cdef int check_sizes(object sizes, int64_t max_batch_size) except -1:
     largest = max_batch_size if sizes is None else max(sizes)
     if max_batch_size > largest:
         raise ValueError(
-            f"max_batch_size is {max_batch_size}, and the largest of allowed_batch_sizes is {largest}; allow it too, or "
-            "lower max_batch_size")
+            f"max_batch_size is {max_batch_size}, and the largest of allowed_batch_sizes is {largest}; allow it too, "
+            "or lower max_batch_size")
     return 0
 
 

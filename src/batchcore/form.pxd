@@ -14,4 +14,5 @@ cdef class Form:
     cdef readonly int64_t batch_elements    # array elements of all batches so far, padding and filler included
     cdef Piece prepare(self, object item)
     cdef object stage(self, Piece piece, object stage)
+    cdef int check(self, Piece piece) except -1
     cdef tuple assemble(self, list pieces, int64_t size)

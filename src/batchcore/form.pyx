@@ -30,6 +30,10 @@ cdef class Form:
         """
         raise NotImplementedError
 
+    cdef int check(self, Piece piece) except -1:
+        """Raise what `assemble` would for this piece."""
+        raise NotImplementedError
+
     cdef tuple assemble(self, list pieces, int64_t size):
         """Return the arguments for `fn`: rows in the order of `pieces`, all of one layout, then filler up to `size`."""
         raise NotImplementedError

@@ -10,6 +10,7 @@ from batchcore.engine cimport Request
 cdef class Owner:
     """What a future needs of its dispatcher."""
     cdef bint cancel_request(self, BaseFuture future) except -1
+    cdef bint is_running(self, BaseFuture future) except -1
     cpdef int64_t before_blocking(self, BaseFuture future) except? -2
     cpdef int after_blocking(self) except -1
     cpdef int heartbeat(self) except -1
@@ -22,8 +23,8 @@ cdef class Listener:
 
 
 cdef class Inner(Listener):
-    """One that belongs to the scheduler: it stays when others are forgotten."""
-    cdef int forget(self) except -1
+    """One by which a request that nobody holds speaks for futures that people hold."""
+    cdef list held(self)
 
 
 cdef class Parker(Listener):
@@ -73,5 +74,6 @@ cdef int report(object error, object source) except -1
 cdef object insist(object call, list interruptions)
 cdef BaseFuture new_future(object item, Owner owner)
 cdef int end_future(BaseFuture future, Status status, object payload, FanOut fan_out) except -1
+cdef list held_futures(list requests)
 cdef int forget_listeners(BaseFuture future) except -1
 cdef int end_futures(list futures, Status status, object payload, FanOut fan_out) except -1

@@ -71,6 +71,10 @@ cdef class Owner:
         """Take a queued request out of the engine; False if it is not queued any more."""
         raise NotImplementedError
 
+    cdef bint is_running(self, BaseFuture future) except -1:
+        """Whether it is being computed, all of it that has not been."""
+        return future.entry.status == RUNNING
+
     cpdef int64_t before_blocking(self, BaseFuture future) except? -2:
         """Raise WouldDeadlock if this thread must not wait for `future` (None: for room in the queue); else return how
         long it may sleep between calls of `heartbeat`, ns."""
@@ -91,9 +95,9 @@ cdef class Listener:
 
 
 cdef class Inner(Listener):
-    cdef int forget(self) except -1:
-        """Have the futures that it speaks for forget their listeners."""
-        return 0
+    cdef list held(self):
+        """The futures that it speaks for."""
+        raise NotImplementedError
 
 
 # --- threads
@@ -513,7 +517,8 @@ cdef class BaseFuture(Request):
 
     def running(self):
         """Tell whether its batch is being computed."""
-        return self.entry.status == RUNNING
+        cdef Owner owner = self.owner
+        return owner is not None and owner.is_running(self)
 
     def cancelled(self):
         """Tell whether it was cancelled."""
@@ -587,7 +592,7 @@ cdef class BaseFuture(Request):
         if seen is not None:
             return seen[1]
         if self.owner is not None:      # not before `end_future` has come to it
-            return "RUNNING" if status == RUNNING else "PENDING"
+            return "RUNNING" if self.running() else "PENDING"
         return "CANCELLED_AND_NOTIFIED" if status == CANCELLED else "FINISHED"
 
     def __repr__(self):
@@ -686,18 +691,30 @@ cdef int end_futures(list futures, Status status, object payload, FanOut fan_out
     return fan_out.wake()
 
 
+cdef Inner inner_of(BaseFuture request):
+    """What speaks for a request that nobody holds; None for one that its submitter does."""
+    cdef Listener listener = request.listeners
+    while listener is not None and not isinstance(listener, Inner):
+        listener = listener.next
+    return listener
+
+
+cdef list held_futures(list requests):
+    """The futures that people hold: of a request either its own, or those that it speaks for."""
+    cdef Inner inner
+    cdef dict held = {}     # in the place of a set, for its order
+    for request in requests:
+        inner = inner_of(request)
+        held.update(dict.fromkeys([request] if inner is None else inner.held()))
+    return list(held)
+
+
 cdef int forget_listeners(BaseFuture future) except -1:
     """Leave those who wait for `future` to the parent process: here are neither their threads nor their locks."""
-    cdef Listener chain = future.listeners
-    cdef Listener listener
-    future.listeners = None
-    while chain is not None:
-        listener = chain
-        chain = listener.next
-        if isinstance(listener, Inner):
-            listener.next = future.listeners
-            future.listeners = listener
-            (<Inner>listener).forget()
+    cdef Inner inner = inner_of(future)
+    future.listeners = inner
+    if inner is not None:
+        inner.next = None
     for name in ("_condition", "_waiters"):
         future.__dict__.pop(name, None)
     return 0

@@ -1,16 +1,28 @@
 """Futures that are not requests themselves: of many rows that end as one, and of one computation that many share.
 
 Both own futures that people hold (`Owner`) and listen to requests that the engine holds.  A request that ends tells its
-`Link`, outside any lock; whatever is decided there is decided once, since a future ends once.
+`Link` or `Twin`, outside any lock.  Whoever ends such a future has claimed it first, since it ends once: the whole by
+its `results`, a caller by taking it out of `callers`.
 """
 
+cimport cython
 from libc.stdint cimport int64_t
 
 from asyncio import _get_running_loop
 
-from batchcore._types cimport CANCELLED, COMPLETED, EXPIRED, FAILED, NEVER_NS, QUEUED, Status
+from batchcore._types cimport CANCELLED, COMPLETED, EXPIRED, FAILED, QUEUED, RUNNING
 from batchcore.dispatcher cimport Dispatcher, Terms
-from batchcore.future cimport BaseFuture, FanOut, Inner, Owner, end_future, forget_listeners, new_future
+from batchcore.future cimport BaseFuture, FanOut, Inner, Owner, end_future, new_future, report
+
+
+cdef BaseFuture future_on(Owner owner, const Terms *terms):
+    """A future that is no request, with the terms of one."""
+    cdef BaseFuture future = new_future(None, owner)
+    future.entry.status = QUEUED
+    future.entry.arrival_ns = terms.now_ns
+    future.entry.deadline_ns = terms.deadline_ns
+    future.entry.priority = terms.priority
+    return future
 
 
 cdef class Link(Inner):
@@ -21,8 +33,8 @@ cdef class Link(Inner):
     cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
         return self.group.row_ended(self.index, future, fan_out)
 
-    cdef int forget(self) except -1:
-        return forget_listeners(self.group.whole)
+    cdef list held(self):
+        return [self.group.whole]
 
 
 cdef class Rows(Owner):
@@ -30,58 +42,77 @@ cdef class Rows(Owner):
     cdef Dispatcher dispatcher
     cdef BaseFuture whole
     cdef list rows          # futures; emptied when the whole has ended
-    cdef list results
+    cdef list results       # None once somebody has claimed the end of the whole
     cdef Py_ssize_t left    # rows that have not ended
     cdef object merge       # makes the result of a list of those of the rows
 
-    cdef int row_ended(self, Py_ssize_t index, BaseFuture row, FanOut fan_out) except -1:
-        cdef Status status = row.entry.status
-        if self.whole.owner is None:
-            return 0
-        if status != COMPLETED:
-            self.whole.entry.deadline_ns = row.entry.deadline_ns
-            self.whole.entry.arrival_ns = row.entry.arrival_ns
-            end_future(self.whole, status, row.payload, fan_out)
-            return self.drop()
-        self.results[index] = row.payload
-        self.left -= 1
-        if self.left == 0:
-            self.rows = []
+    cdef list claim(self):
+        """The results, for the one who is to end the whole; None for everybody else."""
+        cdef list results
+        with cython.critical_section(self):
             results = self.results
             self.results = None
-            try:
-                end_future(self.whole, COMPLETED, self.merge(results), fan_out)
-            except Exception as error:
-                end_future(self.whole, FAILED, (error, error.__traceback__), fan_out)
+        return results
+
+    cdef int row_ended(self, Py_ssize_t index, BaseFuture row, FanOut fan_out) except -1:
+        cdef bint last = False
+        if row.entry.status == COMPLETED:
+            with cython.critical_section(self):
+                if self.results is not None:
+                    self.results[index] = row.payload
+                    self.left -= 1
+                    last = self.left == 0
+            return self.complete(fan_out) if last else 0
+        if self.claim() is None:
+            return 0
+        end_future(self.whole, row.entry.status, row.payload, fan_out)
+        return self.drop()
+
+    cdef int complete(self, FanOut fan_out) except -1:
+        """Every row has its result."""
+        cdef list results = self.claim()
+        if results is None:
+            return 0
+        self.rows = []
+        try:
+            end_future(self.whole, COMPLETED, self.merge(results), fan_out)
+        except BaseException as error:
+            end_future(self.whole, FAILED, (error, error.__traceback__), fan_out)
+            if not isinstance(error, Exception):    # a Ctrl-C on the way
+                raise
         return 0
 
     cdef int drop(self) except -1:
         """Cancel what is still queued; nobody waits for it any more."""
         cdef BaseFuture row
         rows, self.rows = self.rows, []
-        self.results = None
         for row in rows:
-            if row.owner is not None and row.entry.status == QUEUED:
-                row.owner.cancel_request(row)
+            if row.entry.status == QUEUED:
+                self.dispatcher.cancel_request(row)
         return 0
+
+    cdef bint waits(self) except -1:
+        """Whether a row is still queued."""
+        return any([(<BaseFuture>row).entry.status == QUEUED for row in self.rows])
 
     cdef bint cancel_request(self, BaseFuture whole) except -1:
         """Give up all of it, if any is still queued."""
         cdef FanOut fan_out
-        if not any([(<BaseFuture>row).entry.status == QUEUED for row in self.rows]):
+        if not self.waits() or self.claim() is None:
             return False
         fan_out = FanOut.__new__(FanOut)
         end_future(whole, CANCELLED, None, fan_out)
-        self.drop()
-        fan_out.wake()
+        try:
+            self.drop()
+        finally:
+            fan_out.wake()
         return True
 
+    cdef bint is_running(self, BaseFuture whole) except -1:
+        return self.results is not None and not self.waits()
+
     cpdef int64_t before_blocking(self, BaseFuture future) except? -2:
-        cdef BaseFuture row
-        for row in self.rows:
-            if row.owner is not None:
-                return self.dispatcher.before_blocking(row)
-        return NEVER_NS
+        return self.dispatcher.before_blocking(future)
 
     cpdef int after_blocking(self) except -1:
         return self.dispatcher.after_blocking()
@@ -95,28 +126,24 @@ cdef BaseFuture submit_rows(
 ):
     """Queue all items in one go, or none, and return one future for the list of their results."""
     cdef Rows group = Rows.__new__(Rows)
-    cdef BaseFuture row
     cdef Link link
     cdef Py_ssize_t i
     group.dispatcher = dispatcher
     group.merge = merge
     group.results = [None] * len(items)
     group.left = len(items)
-    group.whole = new_future(None, group)
-    group.whole.entry.status = QUEUED
+    group.whole = future_on(group, terms)
     group.rows = []
     if not items:
-        end_future(group.whole, COMPLETED, merge([]), None)
+        group.complete(None)
         return group.whole
-    rows = dispatcher.submit_all(fn, items, key, weight, terms)
-    group.rows = rows
+    group.rows = rows = dispatcher.submit_all(fn, items, key, weight, terms)
     for i in range(len(rows)):
-        row = <BaseFuture>rows[i]
         link = Link.__new__(Link)
         link.group = group
         link.index = i
-        if not row.listen(link):
-            link.notify(row, None)
+        if not (<BaseFuture>rows[i]).listen(link):
+            link.notify(<BaseFuture>rows[i], None)
     return group.whole
 
 
@@ -127,27 +154,21 @@ cdef class Twin(Inner):
     cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
         return self.shared.ended(fan_out)
 
-    cdef int forget(self) except -1:
-        for caller in self.shared.callers:
-            forget_listeners(<BaseFuture>caller)
-        return 0
+    cdef list held(self):
+        return self.shared.callers
 
 
 cdef class Shared(Owner):
     """One request, and the futures of all who submitted the same item while it was waiting or running."""
-    cdef Sharing sharing
-    cdef object id
-    cdef BaseFuture request
-    cdef object fn
-    cdef object item        # prepared; None once it has ended
-    cdef object key
-    cdef list callers       # futures
 
-    cdef bint join(self, BaseFuture caller) noexcept:
-        """Let one more have the answer; False if it has come, or is not as urgent as the caller needs it."""
+    cdef bint join(self, BaseFuture caller) except -1:
+        """Let one more have the answer; False if it has come, or waits and is not as urgent as the caller needs it."""
         cdef BaseFuture request = self.request
-        if request.owner is None or request.entry.deadline_ns > caller.entry.deadline_ns or (
-                request.entry.priority > caller.entry.priority):
+        if request.owner is None or not self.callers:
+            return False
+        if request.entry.status == QUEUED and (
+            request.entry.deadline_ns > caller.entry.deadline_ns or request.entry.priority > caller.entry.priority
+        ):
             return False
         caller.owner = self
         self.callers.append(caller)
@@ -159,17 +180,31 @@ cdef class Shared(Owner):
         cdef BaseFuture caller
         cdef list callers = self.callers
         self.callers = []
-        self.sharing.forget(self.id, self)
+        self.sharing.forget(self)
         for caller in callers:
             if request.entry.status == EXPIRED and caller.entry.deadline_ns > request.entry.deadline_ns:
-                try:
-                    if self.sharing.start(self.fn, self.item, self.key, self.id, caller):
-                        continue
-                except Exception:
-                    pass    # closed, say: then it ends as the request did
-            end_future(caller, request.entry.status, request.payload, fan_out)
+                self.start_again(caller, fan_out)
+            else:
+                end_future(caller, request.entry.status, request.payload, fan_out)
         self.item = None
         return 0
+
+    cdef int start_again(self, BaseFuture caller, FanOut fan_out) except -1:
+        """Have a caller's item computed after all.  Never waits for room: whoever runs this may have to make it."""
+        cdef Terms terms
+        terms.now_ns = self.sharing.dispatcher.now()
+        terms.deadline_ns = caller.entry.deadline_ns
+        terms.priority = caller.entry.priority
+        terms.weight = self.request.entry.weight
+        try:
+            if self.sharing.start(self.fn, self.item, self.key, self.id, caller, &terms):
+                return 0
+            error = self.sharing.dispatcher.refuse(1)
+        except BaseException as raised:
+            error = raised
+            if not isinstance(error, Exception):
+                fan_out.error = error
+        return end_future(caller, FAILED, (error, error.__traceback__), fan_out)
 
     cdef bint cancel_request(self, BaseFuture caller) except -1:
         """Let one caller go; the last one takes the request along."""
@@ -177,16 +212,21 @@ cdef class Shared(Owner):
         if self.request.entry.status != QUEUED or caller not in self.callers:
             return False
         self.callers.remove(caller)
-        if not self.callers:
-            self.sharing.forget(self.id, self)
-            self.sharing.dispatcher.cancel_request(self.request)
         fan_out = FanOut.__new__(FanOut)
         end_future(caller, CANCELLED, None, fan_out)
-        fan_out.wake()
+        try:
+            if not self.callers:
+                self.sharing.forget(self)
+                self.sharing.dispatcher.cancel_request(self.request)
+        finally:
+            fan_out.wake()
         return True
 
+    cdef bint is_running(self, BaseFuture caller) except -1:
+        return self.request.entry.status == RUNNING
+
     cpdef int64_t before_blocking(self, BaseFuture future) except? -2:
-        return self.sharing.dispatcher.before_blocking(self.request)
+        return self.sharing.dispatcher.before_blocking(future)
 
     cpdef int after_blocking(self) except -1:
         return self.sharing.dispatcher.after_blocking()
@@ -201,73 +241,94 @@ cdef class Sharing:
     Parameters
     ----------
     dispatcher : Dispatcher
-    id_of : callable
+    fingerprint : callable
         Item -> what is equal for identical items, and hashable.
     """
 
-    def __init__(self, Dispatcher dispatcher not None, id_of not None):
+    def __init__(self, Dispatcher dispatcher not None, fingerprint not None):
         self.dispatcher = dispatcher
-        self.id_of = id_of
+        self.fingerprint = fingerprint
         self.found = {}
 
-    cdef BaseFuture submit(self, object fn, object item, object key, object weight, Terms *terms):
-        """Queue an item, or join one that is there; return a future of its own either way."""
-        cdef BaseFuture caller = new_future(None, self.dispatcher)
-        cdef Shared shared
-        caller.entry.status = QUEUED
-        caller.entry.arrival_ns = terms.now_ns
-        caller.entry.deadline_ns = terms.deadline_ns
-        caller.entry.priority = terms.priority
+    cdef object id_of(self, object item, object key):
+        """What is equal for items that may share a computation."""
+        cdef object mark = self.fingerprint(item)
+        for part in (key, mark):
+            try:
+                hash(part)
+            except TypeError as error:
+                if part is key:
+                    raise TypeError(
+                        f"key must be hashable, such as a string or a tuple, not {key!r}: {error}") from None
+                raise TypeError(
+                    f"dedupe makes {mark!r} of the item, which is not hashable ({error}); give a function of the item "
+                    "that returns something hashable") from None
+        return (key, mark)
+
+    cdef BaseFuture submit(self, object fn, object item, object key, object weight, Terms *terms, bint wait):
+        """Queue an item, or join one that is there; return a future of its own either way.
+
+        Where there is no room, `wait` for it, whatever the options say.
+        """
+        cdef BaseFuture caller = future_on(self.dispatcher, terms)
         key = self.dispatcher.key_of(item, key)
-        id = (key, self.id_of(item))
-        try:
-            shared = self.found.get(id)
-        except TypeError as error:
-            raise TypeError(
-                f"dedupe makes {id[1]!r} of the item, which is not hashable ({error}); give a function of the item "
-                "that returns something hashable") from None
-        if shared is not None and shared.join(caller):
-            return caller
+        id = self.id_of(item, key)
         item = self.dispatcher.prepare(item, weight, terms)
-        caller.entry.weight = terms.weight
-        if not self.start(fn, item, key, id, caller):
-            raise self.dispatcher.refuse(1)
+        if not self.start(fn, item, key, id, caller, terms):
+            if not wait and (not self.dispatcher.block or _get_running_loop() is not None):
+                raise self.dispatcher.refuse(1)
+            self.share(self.dispatcher.submit_blocking(fn, item, key, terms), fn, item, key, id, caller)
         return caller
 
-    cdef bint start(self, object fn, object item, object key, object id, BaseFuture caller) except -1:
+    cdef BaseFuture offer(self, object fn, object item, object key, object id, const Terms *terms):
+        """Queue a prepared item, or join one that is there; None if there is no room."""
+        cdef BaseFuture caller = future_on(self.dispatcher, terms)
+        return caller if self.start(fn, item, key, id, caller, terms) else None
+
+    cdef bint start(
+        self, object fn, object item, object key, object id, BaseFuture caller, const Terms *terms,
+    ) except -1:
         """Have a caller's item computed: join, or queue it; False if there is no room."""
         cdef Shared shared = self.found.get(id)
-        cdef Twin twin
-        cdef Terms terms
-        if shared is not None and shared.join(caller):
-            return True
-        shared = Shared.__new__(Shared)
+        cdef BaseFuture request
+        if shared is not None and not self.dispatcher.closed and terms.deadline_ns > terms.now_ns:
+            if shared.join(caller):
+                return True
+        request = self.dispatcher.offer(fn, item, key, terms)
+        if request is None:
+            return False
+        self.share(request, fn, item, key, id, caller)
+        return True
+
+    cdef int share(
+        self, BaseFuture request, object fn, object item, object key, object id, BaseFuture caller,
+    ) except -1:
+        """Give a request to its first caller, and let others find it."""
+        cdef Shared shared = Shared.__new__(Shared)
+        cdef Twin twin = Twin.__new__(Twin)
+        cdef FanOut fan_out
         shared.sharing = self
         shared.id = id
+        shared.request = request
         shared.fn = fn
         shared.item = item
         shared.key = key
         shared.callers = [caller]
-        terms.now_ns = self.dispatcher.now()
-        terms.deadline_ns = caller.entry.deadline_ns
-        terms.priority = caller.entry.priority
-        terms.weight = max(caller.entry.weight, 1)
-        shared.request = self.dispatcher.offer(fn, item, key, &terms)
-        if shared.request is None:
-            if not self.dispatcher.block or _get_running_loop() is not None:
-                return False
-            shared.request = self.dispatcher.submit_blocking(fn, item, key, &terms)
         caller.owner = shared
-        self.found[id] = shared
-        twin = Twin.__new__(Twin)
         twin.shared = shared
-        if not shared.request.listen(twin):
+        if request.listen(twin):
+            self.found[id] = shared
+        else:
             fan_out = FanOut.__new__(FanOut)
             shared.ended(fan_out)
             fan_out.wake()
-        return True
+        return 0
 
-    cdef int forget(self, object id, object shared) except -1:
-        if self.found.get(id) is shared:
-            del self.found[id]
+    cdef int forget(self, Shared shared) except -1:
+        """Let nobody find it any more; what its id raises, though it was found once, keeps no caller waiting."""
+        try:
+            if self.found.get(shared.id) is shared:
+                self.found.pop(shared.id, None)
+        except BaseException as error:
+            report(error, self.fingerprint)
         return 0

@@ -48,6 +48,15 @@ cdef inline bint takes(Field field, PyArrayObject *array) noexcept:
         descr.kind == own.kind and PyDataType_ELSIZE(descr) == field.itemsize and PyArray_EquivTypes(descr, own))
 
 
+cdef inline bint fits(Layout layout, list arrays) noexcept:
+    """Whether arrays, one a field, are what the layout says."""
+    cdef Py_ssize_t i
+    for i in range(len(arrays)):
+        if not takes(<Field>layout.fields[i], <PyArrayObject *><void *>arrays[i]):
+            return False
+    return True
+
+
 cdef tuple take_apart(object item, list layouts)
 
 

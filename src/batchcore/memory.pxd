@@ -27,5 +27,6 @@ cdef class Pool:
     cdef int give(self, Block block) except -1
 
 
+cdef Lease pinned_lease(object torch, int64_t size)
 cdef object array_over(Lease lease, int64_t offset, object dtype, int ndim, npy_intp *shape)
 cdef object tensor_over(object memory, int64_t offset, object dtype, int ndim, npy_intp *shape)

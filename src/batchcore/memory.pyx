@@ -75,9 +75,7 @@ cdef class Pool:
 
     cdef int give(self, Block block) except -1:
         """Take a block back, and let go what has not been needed for long."""
-        cdef Block oldest = None
-        if self.takes - block.needed_at > UNNEEDED_AFTER:
-            return 0
+        cdef Block oldest
         lock(&self.lock)
         self.free.append(block)
         oldest = <Block>self.free[0]
@@ -96,6 +94,19 @@ cdef Block new_block(int64_t size):
     block.data = <char *>((start + ALIGNMENT - 1) & ~<uintptr_t>(ALIGNMENT - 1))
     block.capacity = size
     return block
+
+
+cdef Lease pinned_lease(object torch, int64_t size):
+    """Return memory from torch's allocator of pinned memory.
+
+    No pool of ours: a copy to a device may be under way when the last reference goes, and only that allocator knows.
+    """
+    cdef Lease lease = Lease.__new__(Lease)
+    lease.block = Block.__new__(Block)
+    lease.block.capacity = size
+    lease.block.owner = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    lease.block.data = <char *><uintptr_t>lease.block.owner.data_ptr()
+    return lease
 
 
 cdef object array_over(Lease lease, int64_t offset, object dtype, int ndim, npy_intp *shape):

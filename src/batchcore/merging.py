@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["merging"]
+
+_NUMBERS: Final = (bool, int, float, complex)
 
 
 def merging(items: object) -> Callable[[list[Any]], Any]:
@@ -31,9 +33,10 @@ def merge(results: list[Any]) -> Any:
         torch = sys.modules["torch"]
         alike = {(result.shape, result.dtype) if isinstance(result, torch.Tensor) else None for result in results}
         return torch.stack(results) if len(alike) == 1 else results
-    if isinstance(first, bool | int | float | complex) or hasattr(first, "__array_interface__"):
+    if type(first) in _NUMBERS or hasattr(first, "__array_interface__"):
         import numpy as np
 
-        rows = [np.asarray(result) for result in results]
-        return np.stack(rows) if len({(row.shape, row.dtype) for row in rows}) == 1 else results
+        if all(type(result) in (*_NUMBERS, np.ndarray) or isinstance(result, np.generic) for result in results):
+            rows = [np.asarray(result) for result in results]
+            return np.stack(rows) if len({(row.shape, row.dtype) for row in rows}) == 1 else results
     return results

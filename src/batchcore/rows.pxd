@@ -9,10 +9,16 @@ from batchcore.form cimport Piece
 from batchcore.layout cimport Field, Layout, takes
 from batchcore.memory cimport Lease
 
+cdef enum:
+    WORTH_THE_GIL = 1 << 20     # bytes that take as long to copy as a hand-over of the GIL
+
 cdef enum Give:     # what `fn` is given beside the batch
     NOTHING
     LENGTHS
     MASK
+
+
+cdef class ArrayPiece
 
 
 cdef class Stage:
@@ -21,6 +27,8 @@ cdef class Stage:
     cdef int64_t capacity       # rows
     cdef int64_t used           # rows that are taken, or closed
     cdef char *row(self, Py_ssize_t field, int64_t index) noexcept
+    cdef bint admits(self, ArrayPiece piece) except -1
+    cdef int fill_up(self, int64_t start, int64_t end, bint repeats) except -1
 
 
 cdef class ArrayPiece(Piece):
@@ -46,11 +54,9 @@ cdef struct Part:               # a field of a batch that is being made
     const char *padding         # one element; NULL: zeros
 
 
+cdef Stage stage_of(list pieces, int64_t size)
+cdef int64_t bytes_of(int64_t count, int64_t size) except -1
 cdef int look(ArrayPiece row, Layout layout, Py_ssize_t index, Source *source) except -1
-
-
-cdef inline int64_t aligned(int64_t size) noexcept nogil:
-    return (size + 63) & ~<int64_t>63
 
 
 cdef inline PyArrayObject *array_of(object array) noexcept:

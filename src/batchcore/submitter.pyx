@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 import math
 import numbers
 import types
+from collections.abc import Mapping
 
 from batchcore.merging import merging
 
@@ -92,14 +93,14 @@ cdef class Submitter:
         cdef Terms terms
         self.agree(&terms, timeout_ms, priority)
         if self.sharing is not None:
-            return self.sharing.submit(self.fn, item, key, weight, &terms)
+            return self.sharing.submit(self.fn, item, key, weight, &terms, False)
         return self.ready().submit(self.fn, item, key, weight, &terms)
 
     def submit_many(self, items, *, timeout_ms=None, priority=0, key=None, weight=None):
         """Queue several items in one go and return their futures, in order.
 
         All or nothing: if the queue lacks room for all of them, `QueueFull` is raised and none is queued.  With
-        ``on_full="block"`` it waits for room instead, item by item.
+        ``on_full="block"`` it waits for room instead, item by item; if that fails, what is still queued is cancelled.
 
         Parameters
         ----------
@@ -118,7 +119,8 @@ cdef class Submitter:
 
         Notes
         -----
-        Thread-safe.  One clock read, one lock and at most one wake-up for all.
+        Thread-safe.  One clock read, one lock and at most one wake-up for all.  Identical items are computed twice,
+        whatever `dedupe` says.
 
         Examples
         --------
@@ -172,16 +174,22 @@ cdef class Submitter:
         """
         cdef Terms terms
         self.agree(&terms, timeout_ms, priority)
+        if isinstance(items, Mapping):
+            raise TypeError(
+                f"items must be an array or a sequence of rows, not a {type(items).__name__}: of a dict of arrays, "
+                "make a list of dicts, one for each row")
         return submit_rows(self.ready(), self.fn, list(items), merging(items), key, weight, &terms)
 
-    def _share(self, id_of):
+    def _share(self, fingerprint):
         """Compute identical items once; called by the constructor."""
-        self.sharing = Sharing(self.ready(), id_of)
+        self.sharing = Sharing(self.ready(), fingerprint)
 
     def _submit_waiting(self, item, *, timeout_ms=None, priority=0, key=None, weight=None):
         """Queue one item like `submit`, but wait for room whatever ``on_full`` says.  For threads without a loop."""
         cdef Terms terms
         self.agree(&terms, timeout_ms, priority)
+        if self.sharing is not None:
+            return self.sharing.submit(self.fn, item, key, weight, &terms, True)
         return self.ready().submit_waiting(self.fn, item, key, weight, &terms)
 
     def _attempt(self, item, *, timeout_ms=None, priority=0, key=None, weight=None):
@@ -193,6 +201,8 @@ cdef class Submitter:
         self.agree(&attempt.terms, timeout_ms, priority)
         attempt.submitter = self
         attempt.key = self.ready().key_of(item, key)
+        if self.sharing is not None:
+            attempt.id = self.sharing.id_of(item, attempt.key)
         attempt.item = self.ready().prepare(item, weight, &attempt.terms)
         return attempt, attempt.terms.deadline_ns
 
@@ -204,7 +214,7 @@ cdef class Submitter:
         if self.sharing is None:
             future = self.ready().submit(self.fn, item, key, weight, &terms)
         else:
-            future = self.sharing.submit(self.fn, item, key, weight, &terms)
+            future = self.sharing.submit(self.fn, item, key, weight, &terms, False)
         try:
             return future.result()
         except BaseException:
@@ -235,9 +245,12 @@ cdef class Attempt:
     cdef Submitter submitter
     cdef object item
     cdef object key
+    cdef object id      # with dedupe
     cdef Terms terms
 
     def __call__(self):
         cdef Dispatcher dispatcher = self.submitter.ready()
         self.terms.now_ns = dispatcher.now()
+        if self.submitter.sharing is not None:
+            return self.submitter.sharing.offer(self.submitter.fn, self.item, self.key, self.id, &self.terms)
         return dispatcher.offer(self.submitter.fn, self.item, self.key, &self.terms)

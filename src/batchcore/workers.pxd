@@ -5,7 +5,8 @@ from batchcore.future cimport Parker
 
 
 cdef class Worker(Parker):
-    cdef readonly Batch batch   # what it runs now, or None
+    cdef Batch running  # what it runs now, or None
+    cdef unsigned long thread
     cdef bint waits     # it is one of ThreadDispatcher.blocked
     cdef bint leaving   # there will be no more work
 

@@ -19,12 +19,15 @@ from batchcore._clock cimport monotonic_ns
 from batchcore._lock cimport lock, unlock
 from batchcore._types cimport NEVER_NS
 from batchcore.dispatcher cimport Batch, Dispatcher
-from batchcore.future cimport BaseFuture, Parker, report
+from batchcore.future cimport BaseFuture, Parker, held_futures, report
 from batchcore.queue cimport queue_peek
 
 
 cdef class Worker(Parker):
-    pass
+    @property
+    def batch(self):
+        """What it runs now; None on other threads, which may have a copy of its context and outlive its batch."""
+        return self.running if self.thread == PyThread_get_thread_ident() else None
 
 
 cdef class ThreadDispatcher(Dispatcher):
@@ -75,7 +78,7 @@ cdef class ThreadDispatcher(Dispatcher):
         """The life of a worker thread."""
         cdef Worker worker = Worker.__new__(Worker)
         cdef Batch batch
-        me = PyThread_get_thread_ident()
+        me = worker.thread = PyThread_get_thread_ident()
         thread = threading.current_thread()
         self.workers[me] = worker
         serving.set(worker)
@@ -88,9 +91,9 @@ cdef class ThreadDispatcher(Dispatcher):
                     report(error, self)
                     continue
                 if batch is not None:
-                    worker.batch = batch
+                    worker.running = batch
                     self.execute(batch)
-                    worker.batch = batch = None
+                    worker.running = batch = None
                 elif not worker.leaving:
                     self.rest(worker)
         finally:
@@ -181,9 +184,9 @@ cdef class ThreadDispatcher(Dispatcher):
             return NEVER_NS
         if self.asker == PyThread_get_thread_ident():
             raise WouldDeadlock(f"the policy of scheduler {self.name!r} waits for what it has to decide")
-        if worker.batch is None:
+        if worker.running is None:
             return NEVER_NS
-        if any([other is future for other in worker.batch.futures]):
+        if future in held_futures(worker.running.futures):
             raise WouldDeadlock("fn waits for a request of the batch that it is computing")
         if self.blocked + 1 >= max(self.engine.machine.config.capacity, self.engine.machine.in_flight):
             raise WouldDeadlock(

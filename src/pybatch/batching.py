@@ -42,7 +42,7 @@ def form_of(
             max_batch_size=max_batch_size,
             max_concurrent_batches=capacity,
         ), None
-    if (form is not None and not callable(form)) or isinstance(form, type):
+    if batch_as is None or (form is not None and not callable(form)) or isinstance(form, type):
         raise ValueError(
             f"batch_as is {batch_as!r}; it must be 'list', 'stack', 'pad', a Stack(...) or Pad(...), or a function "
             "of a list of items"

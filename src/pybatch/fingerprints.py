@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -39,7 +40,7 @@ def fingerprint(item: Any) -> Hashable:
         content = tuple((fingerprint(name), fingerprint(value)) for name, value in item.items())
     elif dataclasses.is_dataclass(item) and not isinstance(item, type):
         content = tuple(fingerprint(getattr(item, field.name)) for field in dataclasses.fields(item))
-    elif hasattr(item, "__array__"):
+    elif _is_array(item):
         content = _content(item)
     try:
         hash(content)
@@ -49,6 +50,14 @@ def fingerprint(item: Any) -> Hashable:
             "hashable, such as an id, for an item"
         ) from None
     return kind, content
+
+
+def _is_array(item: Any) -> bool:
+    """Return whether an item is dtype, shape and elements, and no more; one of a subclass may have a mask, say."""
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    return (numpy is not None and (type(item) is numpy.ndarray or isinstance(item, numpy.generic))) or (
+        torch is not None and type(item) is torch.Tensor
+    )
 
 
 def _content(item: Any) -> Hashable:

@@ -103,8 +103,9 @@ class Scheduler(Submitter[X, Y]):
         What happens to an item that is heavier on its own: a ValueError, or a batch of its own.
     dedupe : bool or callable, default False
         Whether identical items that wait or run at the same time are computed once: those whose types and contents are
-        equal, or for which a function returns the same.  Of what `submit` and calls of the scheduler are given;
-        `submit_many`, `submit_batch`, `submit_wait` and `map` compute every item.
+        equal, or for which a function returns the same.  Not those of `submit_many` and `submit_batch`.  When a shared
+        request expires, a caller who has more time is queued anew, and fails with `QueueFull` or `SchedulerClosed` if
+        that cannot be.
     max_latency_ms : float, optional
         Target from submit to result that waiting for company must not break, 0 to 1e10 milliseconds.  It does not fail
         a request that is late; `timeout_ms` does.
@@ -222,6 +223,12 @@ class Scheduler(Submitter[X, Y]):
         for option, function in ("key_fn", key_fn), ("weight_fn", weight_fn):
             if function is not None and not callable(function):
                 raise TypeError(f"{option} must be a function of an item, not {function!r}")
+        if share_by_key is not None and not callable(share_by_key) and not isinstance(share_by_key, Mapping):
+            raise TypeError(
+                f"share_by_key must be a mapping from key to share, or a function of a key, not {share_by_key!r}"
+            )
+        if not isinstance(copy_results, bool):
+            raise TypeError(f"copy_results must be True or False, not {copy_results!r}")
         if not callable(dedupe) and not isinstance(dedupe, bool):
             raise TypeError(f"dedupe must be True, False or a function of an item, not {dedupe!r}")
         timeout_ns = nanoseconds("timeout_ms", timeout_ms)
@@ -241,7 +248,9 @@ class Scheduler(Submitter[X, Y]):
             overweight=choice("on_overweight", on_overweight, ("raise", "alone")) == "alone",
             padded=pads(batch_as),
             allowed_batch_sizes=allowed_batch_sizes,
-            batch_padding_policy=batch_padding_policy,
+            batch_padding_policy=choice(
+                "batch_padding_policy", batch_padding_policy, ("min_cost", "pad_up", "batch_down")
+            ),
             shares=share_by_key,
             batch_size_bounds=_metrics.batch_size_bounds(options["max_batch_size"]),
             delay_bounds_ns=_metrics.DELAY_BOUNDS_NS,
@@ -250,7 +259,7 @@ class Scheduler(Submitter[X, Y]):
         dispatcher = self._driver(engine, name, _is_async(fn))
         dispatcher.block = block
         dispatcher.set_timeout_ns(timeout_ns)
-        dispatcher.sort_by(key_fn=key_fn, weight_fn=weight_fn, form=form, collate=collate, copies=bool(copy_results))
+        dispatcher.sort_by(key_fn=key_fn, weight_fn=weight_fn, form=form, collate=collate, copies=copy_results)
         self._serve_with(dispatcher, fn)
         if dedupe:
             self._share(fingerprint if dedupe is True else dedupe)

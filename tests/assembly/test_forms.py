@@ -62,6 +62,10 @@ def test_bad_options(options: dict[str, Any], error: type[Exception], advice: st
     [
         ({"filler": "ones"}, "filler is 'ones'; it must be one of 'repeat', 'zeros'"),
         ({"array_module": "jax"}, "array_module is 'jax'; it must be one of 'numpy', 'torch'"),
+        ({"axis": -2}, "axis is -2; it must be from 0 to 29"),
+        ({"axis": 30}, "axis is 30; it must be from 0 to 29"),
+        ({"axis": 0, "multiple_of": 0}, "multiple_of is 0; it must be from 1"),
+        ({"axis": 0, "buckets": [2**31]}, "the last of buckets is 2147483648; it must be from 1"),
         ({"give": "length"}, "give is 'length'; it must be one of"),
     ],
     ids=repr,

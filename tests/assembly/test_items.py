@@ -183,6 +183,8 @@ def test_a_fixed_dtype_is_what_plain_numbers_become() -> None:
         ("i1", 300),
         ("i1", [1, 300]),
         ("u1", -1),
+        ("f4", [1.0, 1e300]),
+        ("f2", 10**6),
         ("U2", "abc"),
         ("f4", "1"),
     ],
@@ -272,6 +274,7 @@ def test_what_pads_must_fit() -> None:
     ]:
         with pytest.raises(ValueError, match=advice):
             Assembler(axis=0, value=value).prepare_item(item)
+    assert Assembler(axis=0, value=0.0).assemble_items([[1, 2], [3]])[0].tolist() == [[1, 2], [3, 0]]
     batch, *_ = Assembler(axis=0, value=float("nan")).assemble_items([[1.0, 2.0], [3.0]])
     assert np.isnan(batch[1, 1])
     assert Assembler(axis=0).assemble_items([np.array(["ab"]), np.array([], "U2")])[0].tolist() == [["ab"], [""]]
@@ -340,7 +343,7 @@ def test_what_is_no_piece_or_no_size() -> None:
         with pytest.raises(ValueError, match=f"size is {size}; it must be from 2"):
             assembler.assemble_pieces([piece, piece], size)
     with pytest.raises(MemoryError):
-        Assembler(axis=0, multiple_of=2**61).assemble_items([[1]])
+        Assembler(axis=0, multiple_of=2**31 - 1).assemble_items([np.zeros((1, 64))], 2**20)
 
 
 def test_many_shapes_leave_nothing_behind() -> None:

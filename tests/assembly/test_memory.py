@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -145,6 +146,21 @@ def test_a_giant_is_let_go_when_it_is_not_needed(concurrent: int) -> None:
         tracemalloc.stop()
 
 
+def test_a_giant_is_let_go_when_a_small_one_is_enough() -> None:
+    assembler = Assembler()
+    tracemalloc.start()
+    try:
+        giant, small = (assembler.assemble_items([np.zeros(size)] * 2) for size in (10**6, 10))
+        del giant
+        for _ in range(300):
+            small = None  # its block came back last: the next batch takes that, and not the giant's
+            small = assembler.assemble_items([np.zeros(10)] * 2)
+            assert small[0].shape == (2, 10)
+        assert tracemalloc.get_traced_memory()[0] < 10**6
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_large_block_serves_small_batches_meanwhile() -> None:
     assembler = Assembler()
     where = set()
@@ -180,6 +196,18 @@ def test_an_error_on_the_way_leaks_nothing() -> None:
         assert tracemalloc.get_traced_memory()[0] < 10**5
     finally:
         tracemalloc.stop()
+
+
+def test_references_are_given_back() -> None:
+    dtype = np.dtype("M8[h]").newbyteorder()
+    item = np.zeros(3, dtype)
+    for assembler in (Assembler(axis=0, give="mask"), Assembler(staged=True)):
+        (batch, *marks) = assembler.assemble_items([(item, item)] * 3)
+        before = sys.getrefcount(item), sys.getrefcount(item.dtype), sys.getrefcount(np.dtype(bool))
+        for _ in range(100):
+            (batch, *marks) = assembler.assemble_items([(item, item)] * 3)
+        assert (sys.getrefcount(item), sys.getrefcount(item.dtype), sys.getrefcount(np.dtype(bool))) == before
+        del batch, marks
 
 
 class Viewers(RuleBasedStateMachine):

@@ -83,23 +83,25 @@ def test_threads_that_stage_at_once_get_places_of_their_own(size: int, rounds: i
 
 def test_a_list_of_pieces_that_changes_during_the_copy() -> None:
     assembler = Assembler()
-    pieces = [assembler.prepare_item(np.full(LARGE, i)) for i in range(8)]
+
+    def new(value: int) -> list[Any]:
+        return [assembler.prepare_item(np.full(LARGE, value)) for _ in range(8)]
+
+    pieces = new(0)
     done = threading.Event()
 
-    def drop() -> None:
+    def exchange() -> None:
+        value = 0
         while not done.is_set():
-            kept, pieces[:] = pieces[:], []
-            pieces[:] = kept
+            value += 1
+            pieces[:] = new(value)  # frees what is being copied, unless the batch holds it
 
-    thread = threading.Thread(target=drop)
+    thread = threading.Thread(target=exchange)
     thread.start()
     try:
-        for _ in range(20):
-            try:
-                (batch,) = assembler.assemble_pieces(pieces)
-            except ValueError:  # found empty
-                continue
-            assert (batch == np.arange(8)[:, None]).all()
+        for _ in range(30):
+            (batch,) = assembler.assemble_pieces(pieces)
+            assert (batch == batch[0, 0]).all()
     finally:
         done.set()
         thread.join()

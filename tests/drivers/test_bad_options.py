@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gates import HOUR_MS, LIMIT_S, SchedulerOf, run_loop, same
 from prometheus_client import CollectorRegistry
 
+from gates import HOUR_MS, LIMIT_S, SchedulerOf, run_loop, same
 from pybatch import DeadlineExceeded, Scheduler
 
 NAN, INF, HUGE = float("nan"), float("inf"), 10**400

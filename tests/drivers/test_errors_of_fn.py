@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gates import LIMIT_S, AsyncGate, Gate, SchedulerOf, doubled, doubled_async, one_turn, run_loop, same
 
+from gates import LIMIT_S, AsyncGate, Gate, SchedulerOf, doubled, doubled_async, one_turn, run_loop, same
 from pybatch import BatchAborted, BatchError, BatchSizeMismatch, Future, InvalidBatchResult
 
 

@@ -10,6 +10,7 @@ import threading
 from typing import Any
 
 import pytest
+
 from gates import (
     HOUR_MS,
     LIMIT_S,
@@ -24,7 +25,6 @@ from gates import (
     one_turn,
     run_loop,
 )
-
 from pybatch import BatchAborted, DeadlineExceeded, SchedulerClosed, WouldDeadlock
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from gates import HOUR_MS, LIMIT_S, MOMENT_S, Gate, LoopThread, SchedulerOf, in_thread, run_loop, same
 
+from gates import HOUR_MS, LIMIT_S, MOMENT_S, Gate, LoopThread, SchedulerOf, in_thread, run_loop, same
 from pybatch import DeadlineExceeded, QueueFull
 
 

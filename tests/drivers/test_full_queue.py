@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from gates import (
     HOUR_MS,
     LIMIT_S,
@@ -26,7 +27,6 @@ from gates import (
     stays_pending,
     until,
 )
-
 from pybatch import BatchError, DeadlineExceeded, Future, QueueFull, Scheduler, SchedulerClosed
 
 

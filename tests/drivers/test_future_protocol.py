@@ -12,8 +12,8 @@ import weakref
 from typing import Any
 
 import pytest
-from gates import LIMIT_S, MOMENT_S, Gate, LoopThread, SchedulerOf, doubled, in_thread, one_turn, run_loop, same
 
+from gates import LIMIT_S, MOMENT_S, Gate, LoopThread, SchedulerOf, doubled, in_thread, one_turn, run_loop, same
 from pybatch import DeadlineExceeded, Future
 
 

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
+import numpy as np
 import pytest
-from gates import LIMIT_S, doubled, doubled_async, in_thread, until
 
+from gates import LIMIT_S, doubled, doubled_async, in_thread, until
 from pybatch import Scheduler
 
 
@@ -101,6 +102,21 @@ OPERATIONS: dict[str, Operation] = {
     "drain": lambda scheduler: (scheduler.submit(1), scheduler.drain()),
     "reconfigure": lambda scheduler: (scheduler.submit(1), scheduler.reconfigure(max_concurrent_batches=2)),
     "shutdown": lambda scheduler: (scheduler.submit(1), scheduler.shutdown()),
+    "submit_batch": lambda scheduler: scheduler.submit_batch([1, 2, 3]),
+    "result of a batch": lambda scheduler: scheduler.submit_batch(np.arange(3)).result(),
+    "cancel a batch": lambda scheduler: scheduler.submit_batch([1, 2, 3]).cancel(),
+    "share": lambda scheduler: [scheduler.submit(21).result() for _ in range(2)],
+    "cancel what is shared": lambda scheduler: [
+        future.cancel() for future in [scheduler.submit(1), scheduler.submit(1)]
+    ],
+}
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "lists": {},
+    "arrays": {"batch_as": "stack", "allowed_batch_sizes": [2, 4]},
+    "staged": {"batch_as": "stack", "assemble": "submit", "max_batch_size": 2, "copy_results": True},
+    "keys": {"key_fn": lambda item: item % 2, "weight_fn": lambda item: 1, "max_batch_weight": 2},
+    "dedupe": {"dedupe": True},
 }
 
 
@@ -124,11 +140,14 @@ def interrupt(scheduler: Scheduler[int, int], operation: Operation, moment: int)
 
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize("warm", [False, True])
-def test_a_signal_that_interrupts_at_any_moment_leaves_nobody_waiting(name: str, is_async: bool, warm: bool) -> None:
+@pytest.mark.parametrize(("kind", "warm"), [("lists", False), *((kind, True) for kind in OPTIONS)])
+def test_a_signal_that_interrupts_at_any_moment_leaves_nobody_waiting(
+    name: str, is_async: bool, kind: str, warm: bool
+) -> None:
     moment, more = 0, True
     while more:
-        scheduler: Scheduler[int, int] = Scheduler(doubled_async if is_async else doubled, metrics=False)
+        fn = doubled_async if is_async else doubled
+        scheduler: Scheduler[int, int] = Scheduler(fn, metrics=False, **OPTIONS[kind])
         if warm:
             assert scheduler(1) == 2
         more = interrupt(scheduler, OPERATIONS[name], moment)

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
+
 from gates import (
     HOUR_MS,
     LIMIT_S,
@@ -33,8 +35,6 @@ from gates import (
     same,
     stays_pending,
 )
-from prometheus_client import CollectorRegistry
-
 from pybatch import Future, Scheduler, SchedulerClosed, Stats, WouldDeadlock
 
 

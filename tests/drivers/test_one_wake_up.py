@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from gates import LIMIT_S, Gate, SchedulerOf, in_thread, one_turn
 
 

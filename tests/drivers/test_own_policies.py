@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gates import LIMIT_S, MOMENT_S, Gate, SchedulerOf, in_thread, same
 
+from gates import LIMIT_S, MOMENT_S, Gate, SchedulerOf, in_thread, same
 from pybatch import DeadlineExceeded, WouldDeadlock
 from pybatch.policies import Drop, Policy, View, Wait
 

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from gates import HOUR_MS, LIMIT_S, MOMENT_S, AsyncGate, Gate, SchedulerOf, doubled_async, run_loop, same
 
+from gates import HOUR_MS, LIMIT_S, MOMENT_S, AsyncGate, Gate, SchedulerOf, doubled_async, run_loop, same
 from pybatch import DeadlineExceeded, QueueFull
 
 

@@ -156,18 +156,18 @@ class LoopDispatcher(Dispatcher):
             task.remove_done_callback(self._never_started)
             self._starting.pop(task, None)
             yielded_at = time.monotonic()
-            here = _Server()
-            serving.set(here)
             while (batch := self.take(server=task)) is not None:
                 self.hand_over()
-                here.batch = batch
+                here = _Server(batch)  # one for each: tasks that outlive their batch keep a copy of the context
+                serving.set(here)
                 try:
                     self.finish(batch, await batch.run())
                 except BaseException as error:
                     self.fail(batch, error)
                     if not isinstance(error, Exception) and not self._shrugs_off(error, loop):
                         raise
-                here.batch = None
+                finally:
+                    here.batch = None
                 del batch
                 if time.monotonic() - yielded_at > LONGEST_TURN_S:
                     await asyncio.sleep(0)
@@ -303,8 +303,8 @@ class _Server:
 
     __slots__ = ("batch",)
 
-    def __init__(self) -> None:
-        self.batch: Batch | None = None
+    def __init__(self, batch: Batch) -> None:
+        self.batch: Batch | None = batch
 
 
 class _LoopThread:

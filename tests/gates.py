@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from pybatch import Scheduler
+    from pybatch import Scheduler, Stats
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -192,3 +192,14 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < limit, "it did not happen"
         pause.wait(0.001)
+
+
+def check_books(stats: Stats) -> None:
+    """Hold the laws of a scheduler at rest: nothing is left, and every request ended in exactly one way."""
+    assert (stats.queued, stats.running, stats.in_flight_batches) == (0, 0, 0), stats
+    computed = stats.completed + stats.failed
+    not_computed = stats.rejected + stats.expired + stats.cancelled + stats.shut_down
+    assert stats.submitted == computed + not_computed, stats
+    assert stats.batch_size.sum == stats.queue_delay_ns.count == computed, stats
+    assert stats.batch_size.count == stats.service_ns.count == stats.batches, stats
+    assert sum(stats.batches_by_reason.values()) == stats.batches, stats
