@@ -489,7 +489,7 @@ cdef inline void machine_depart(
             kept += 1
     if machine.cost.size_count > 0 and size > 0:
         size = machine_fit(machine, size, lane.queued - kept)
-    if machine.config.padded and departure.skip == 0 and lane.queued > size and 0 < size <= GROUP_LOOK // 2:
+    if machine.config.padded and departure.skip == 0 and 0 < size <= GROUP_LOOK // 2:
         machine_take_alike(machine, lane, size, decision, &load)
     else:
         passed = machine_take_soonest(machine, lane, size, decision, &load, passed)
