@@ -20,7 +20,8 @@ from batchcore.grouping cimport GROUP_LOOK, group_alike
 from batchcore.histogram cimport histogram_add
 from batchcore.lane cimport Entry, Lane, READY, WAITING, lane_soonest, of_expiry, of_lateness
 from batchcore.machine cimport (
-    Flight, Machine, PAST, Past, machine_settle, machine_stand, machine_tell, machine_unlink, machine_wait,
+    Flight, Machine, PAST, Past, machine_rethink, machine_settle, machine_stand, machine_tell, machine_unlink,
+    machine_wait,
 )
 from batchcore.policy cimport Plan, View, WAKE_MARGIN_NS, no_later, plan_fixed, plan_immediate
 from batchcore.queue cimport Node, queue_peek, queue_put_back, queue_remove
@@ -217,14 +218,13 @@ cdef inline Departure machine_departure(Machine *machine, Lane *lane) noexcept n
     more = min(lane.queued + 1, machine.config.max_batch_size)
     latest_ns = expiry.key - WAKE_MARGIN_NS - max(
         careful_ns(&machine.cost, departure.size), careful_ns(&machine.cost, more))
-    if plan.until_ns > machine.now_ns:
-        if latest_ns < plan.until_ns:
-            departure.until_ns = latest_ns
-            departure.reason = DEADLINE
+    if plan.until_ns > machine.now_ns and latest_ns < plan.until_ns:
+        departure.until_ns = latest_ns
+        departure.reason = DEADLINE
     elif machine.config.policy == ADAPTIVE and machine.config.capacity > 1 and machine.lanes == 1 and (
             not machine_lets_go(machine, lane) and not traffic_closed(&machine.traffic)):
         # Other workers serve those that come later: a batch that is smaller than needed may wait for more.
-        # The rate is that of when the plan was made, or the announced instant would move.
+        # So may one that waits already, and the instant is announced for both.  The rate is that of when the plan was made, or the announced instant would move.
         enough = needed_size(
             &machine.cost,
             staggered_size(
@@ -233,11 +233,12 @@ cdef inline Departure machine_departure(Machine *machine, Lane *lane) noexcept n
             machine.config.capacity, traffic_rate(&machine.traffic, machine.traffic.moment_at_ns))
         # It never waits for longer than that batch takes: nobody may come at all.
         latest_ns = min(latest_ns, lane.oldest.arrival_ns + careful_ns(&machine.cost, enough))
-        if lane.queued < enough and latest_ns > machine.now_ns:
+        if lane.queued < enough and latest_ns > max(plan.until_ns, machine.now_ns):
             view = machine_view(machine, lane)
             plan = no_later(&view, Plan(until_ns=latest_ns, size=plan.size, reason=DEADLINE), more)
-            departure.until_ns = plan.until_ns
-            departure.reason = plan.reason
+            if plan.until_ns > departure.until_ns or departure.until_ns <= machine.now_ns:
+                departure.until_ns = plan.until_ns
+                departure.reason = plan.reason
     return departure
 
 
@@ -428,6 +429,8 @@ cdef inline void machine_launch(
         machine.cost.per_request += 0.1 * (<double>flight.load / <double>load.size - machine.cost.per_request)
     if reason == PROBE:
         machine.probe_at_ns = machine.now_ns + 2 * cost_predict_ns(&machine.cost, 1)
+    if machine.in_flight == 0 and machine.probe_at_ns > machine.now_ns:
+        machine_rethink(machine)    # lanes that wait for their turn to be tried will not get it while something runs
     if lane.account != NULL:
         work = <double>(flight.load if machine.config.weighed else load.weight)
         machine.level = max(machine.level, lane.account.used) + work / max(machine.shares, lane.account.share)
@@ -486,7 +489,7 @@ cdef inline void machine_depart(
             kept += 1
     if machine.cost.size_count > 0 and size > 0:
         size = machine_fit(machine, size, lane.queued - kept)
-    if machine.config.padded and departure.skip == 0 and lane.queued > size and 0 < size <= GROUP_LOOK // 2:
+    if machine.config.padded and departure.skip == 0 and 0 < size <= GROUP_LOOK // 2:
         machine_take_alike(machine, lane, size, decision, &load)
     else:
         passed = machine_take_soonest(machine, lane, size, decision, &load, passed)

@@ -314,6 +314,8 @@ class Reference:
             self.cost.per_request += 0.1 * (load / len(batch) - self.cost.per_request)
         if leaves.reason == "probe":
             self.probe_at = self.now + 2 * (self.cost.predict(1) or 0)
+        if not self.flying and self.probe_at > self.now:
+            self.happen(self.now)  # others that wait for their turn to be tried will not get it while something runs
         if self.shares is not None:
             work = load if self.weighed else sum(request.weight for request in batch)
             share = self.shares.get(lane.key, 1.0)

@@ -76,7 +76,7 @@ class ReferenceLane:
         """The batch, in order of service."""
         order = self.soonest()[leaves.skip :]
         size = self.fit(leaves.size, len(order)) if self.allowed and leaves.size else leaves.size
-        if self.padded and leaves.skip == 0 and len(order) > size and 0 < size <= GROUP_LOOK // 2:
+        if self.padded and leaves.skip == 0 and 0 < size <= GROUP_LOOK // 2:
             batch = self.take_alike(order[: min(GROUP_LOOK, 4 * size)], size)
         else:
             batch = self.take_soonest(order, size)

@@ -194,8 +194,8 @@ def departure(engine: ReferenceLane, plan: Plan) -> Departure:
         return selection(engine, plan, size)
     more = min(len(engine.queue) + 1, engine.max_batch_size)
     latest = Plan(first.until - WAKE_MARGIN_NS - max(cost.careful(size), cost.careful(more)), size, "deadline")
-    if plan.until > now:
-        plan = min(plan, latest, key=lambda either: either.until)
+    if now < plan.until and latest.until < plan.until:
+        plan = latest
     elif (
         engine.policy == "adaptive"
         and (engine.capacity > 1 and engine.alone)
@@ -205,8 +205,9 @@ def departure(engine: ReferenceLane, plan: Plan) -> Departure:
         enough = needed_size(engine, bearable)
         oldest = min(request.arrival_ns for request in engine.queue)
         latest = Plan(min(latest.until, oldest + cost.careful(enough)), size, "deadline")
-        if len(engine.queue) < enough and latest.until > now:
-            plan = no_later(engine, latest, more)
+        if len(engine.queue) < enough and latest.until > max(plan.until, now):
+            deferred = no_later(engine, latest, more)
+            plan = deferred if deferred.until > plan.until or plan.until <= now else plan
     return Departure(plan.until, size, plan.reason)
 
 
