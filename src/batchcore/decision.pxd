@@ -29,7 +29,7 @@ from batchcore.traffic cimport traffic_closed, traffic_moment, traffic_rate
 
 cdef enum:
     FURTHER_LOOKS = 64      # requests that one batch passes over because they are too heavy for what is left of it
-    MOST_PASSED = 4         # batches that a request lets others of its lane go before it
+    MOST_PASSED = 16        # batches that a request lets others of its lane go before it
 
 cdef struct Decision:
     Kind kind
@@ -224,7 +224,8 @@ cdef inline Departure machine_departure(Machine *machine, Lane *lane) noexcept n
     elif machine.config.policy == ADAPTIVE and machine.config.capacity > 1 and machine.lanes == 1 and (
             not machine_lets_go(machine, lane) and not traffic_closed(&machine.traffic)):
         # Other workers serve those that come later: a batch that is smaller than needed may wait for more.
-        # So may one that waits already, and the instant is announced for both.  The rate is that of when the plan was made, or the announced instant would move.
+        # So may one that waits already, and the instant is announced for both.  The rate is that of when the plan
+        # was made, or the announced instant would move.
         enough = needed_size(
             &machine.cost,
             staggered_size(
@@ -394,18 +395,20 @@ cdef inline void machine_take_alike(
     cdef bint taken[GROUP_LOOK]
     cdef int64_t seen = lane_soonest(lane, entries, min(<int64_t>GROUP_LOOK, 4 * size))
     cdef int64_t must = 1
-    cdef int64_t overdue = 0    # the first but the soonest that nothing may go before any more; 0: none
+    cdef int64_t heaviest = 0
     cdef int64_t i, left
     for i in range(seen):
         weights[i] = entries[i].weight
         if i > 0 and entries[i].passed >= MOST_PASSED:
             must = i + 1
-            if overdue == 0:
-                overdue = i
     left = group_alike(weights, seen, must, size, machine.config.max_batch_weight, taken)
-    if left == 0:
-        seen = overdue + 1
-        left = group_alike(weights, seen, 1, size, machine.config.max_batch_weight, taken)
+    if left == 0:   # those who must not be passed over any more cannot all go together: nobody is
+        for i in range(min(seen, size)):
+            heaviest = max(heaviest, weights[i])
+            if i > 0 and (i + 1) * heaviest > machine.config.max_batch_weight:
+                break
+            taken[i] = True
+            left += 1
     for i in range(seen):
         if taken[i]:
             machine_take(machine, decision, load, entries[i])

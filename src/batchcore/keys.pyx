@@ -58,7 +58,8 @@ cdef class Keys:
             share = Share.__new__(Share)
             share.key = key
             share.account.share = check_share(
-                key, self.shares.get(key, 1.0) if isinstance(self.shares, Mapping) else self.shares(key))
+                key, self.shares.get(key, 1.0) if isinstance(self.shares, Mapping)
+                else 1.0 if key is None else self.shares(key))
             share = self.accounts.setdefault(key, share)
         return share
 

@@ -15,6 +15,9 @@ cdef list results_of(object results, Py_ssize_t n, bint parts, bint copies):
     cdef list columns
     if type(results) is list:
         return rows_of(results, n, copies)
+    if hasattr(results, "columns"):
+        raise InvalidBatchResult(
+            f"fn returned a {type(results).__name__}, which is read by columns; return its rows, as an array or a list")
     if isinstance(results, Mapping):
         columns = [results_of(part, n, parts, copies) for part in results.values()]
         names = list(results)
@@ -42,7 +45,7 @@ cdef list rows_of(object results, Py_ssize_t n, bint copies):
     cdef list values
     try:
         values = list(results)
-    except TypeError as error:
+    except Exception as error:
         raise InvalidBatchResult(f"fn returned {type(results).__name__}, which cannot be read: {error}") from error
     if len(values) != n:
         raise BatchSizeMismatch(f"fn was given {n} items and returned {len(values)} results")

@@ -91,8 +91,7 @@ class Scheduler(Submitter[X, Y]):
         Item -> key; only items of equal keys share a batch.  `submit` may name a key instead.
     share_by_key : mapping or callable, optional
         Key -> how much of the workers' time it gets, in relation to others, by weight: 1e-6 to 1e6, 1 where a mapping
-        does not say; a function is asked about None, too.  Default: the most urgent request goes first, whatever its
-        key.
+        does not say and for requests without a key.  Default: the most urgent request goes first, whatever its key.
     weight_fn : callable, optional
         Item -> its weight (tokens, pixels), a whole number of at least 1.  `submit` may name it instead.  Default: 1,
         or the length with ``pad``.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from reference import Reference
 
 FURTHER_LOOKS = 64
-MOST_PASSED = 4
+MOST_PASSED = 16
 GROUP_LOOK = 256
 
 
@@ -119,7 +119,15 @@ class ReferenceLane:
         """A window of the order by weight that wastes little; if it may be, with all that are overdue."""
         overdue = [i for i, request in enumerate(order) if i and request.passed >= MOST_PASSED]
         batch = self.window(order, order[: overdue[-1] + 1] if overdue else order[:1], size)
-        return batch or self.window(order[: overdue[0] + 1], order[:1], size) if overdue else batch
+        return batch or self.as_they_come(order, size)
+
+    def as_they_come(self, order: list[ReferenceRequest], size: int) -> list[ReferenceRequest]:
+        batch = order[:1]
+        for request in order[1:size]:
+            if self.weighs([*batch, request]) > self.max_batch_weight:
+                break
+            batch.append(request)
+        return batch
 
     def window(self, order: list[ReferenceRequest], must: list[ReferenceRequest], size: int) -> list[ReferenceRequest]:
         ascending = sorted(order, key=lambda request: (request.weight, order.index(request)))
