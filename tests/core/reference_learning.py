@@ -36,6 +36,7 @@ class Average:
     seen: float = 0.0
     size: float = 0.0
     ns: float = 0.0
+    set_at: int = 0  # batches learned when that was last confirmed, or rescaled
 
 
 class ReferenceCost:
@@ -46,6 +47,9 @@ class ReferenceCost:
         self.per_request = 0.0  # usual weight of a request; 0: the load is the size
         self.weight = self.size = self.ns = self.size_size = self.size_ns = 0.0
         self.slope = self.intercept = self.deviation = self.fastest_ns = 0.0
+        self.learned = 0  # batches
+        self.measured: list[float] = []  # the fastest and the slowest ever
+        self.odd_sizes: list[Average] = []  # of `odd`
         self.odd: list[float] = []  # how far off the latest batches were, while all are slow or all are fast
         self.averages: dict[int, Average] = {}
 
@@ -100,8 +104,12 @@ class ReferenceCost:
     def learn(self, size: int, service_ns: int) -> None:
         average = self.average(size)
         ns = min(float(max(service_ns, 1)), LONGEST_NS)
+        self.measured = [min([ns, *self.measured]), max([ns, *self.measured])]
+        self.learned += 1
         if average.seen:
-            ns = self._judge(self.from_average(average, size), ns)
+            ns = self._judge(average, size, self.from_average(average, size), ns)
+        else:
+            average.set_at = self.learned
         gain = max(0.1, 1.0 / (average.seen + 1.0))
         average.size += gain * (size - average.size)
         average.ns += gain * (ns - average.ns)
@@ -114,32 +122,66 @@ class ReferenceCost:
         self.size_ns = self.size_ns * 0.985 + size * ns
         self._fit()
 
-    def _judge(self, expected: float, ns: float) -> float:
+    def _judge(self, average: Average, size: int, expected: float, ns: float) -> float:
         """What to learn of a batch: its time, or less of it if it is odd."""
         ratio = ns / expected
         tolerance = max(4.0 * self.deviation, 0.25)
         if ratio < 0.6 and ratio * (1.0 + 4.0 * self.deviation) < 1.0:
-            self._rescale(max(ratio, 1e-6))
+            self._rescale(max(ratio, 1e-6), self._until(average), size, ns)
             return ns
         most = 1.0 + tolerance
         if ratio <= most and ratio * most >= 1.0:
             self.odd = []
+            average.set_at = self.learned
             self.deviation = min(self.deviation + 0.1 * (abs(ratio - 1.0) - self.deviation), 1.0)
             return ns
-        self.odd = [other for other in self.odd if (other > 1.0) == (ratio > 1.0)] + [ratio]
+        if self.odd and (self.odd[0] > 1.0) != (ratio > 1.0):
+            self.odd = []
+        self.odd_sizes = [*self.odd_sizes[: len(self.odd)], average]
+        self.odd = [*self.odd, ratio]
         if len(self.odd) < 3:
             return expected * most if ratio > 1.0 else expected / most
         ratio = min(self.odd) if ratio > 1.0 else max(self.odd)
-        self._rescale(ratio)
+        mixed = any(other is not average for other in self.odd_sizes)
+        self._rescale(ratio, self.learned if mixed else self._until(average), size, ratio * expected)
         return ratio * expected
 
-    def _rescale(self, ratio: float) -> None:
+    def _until(self, average: Average) -> int:
+        """Until when what was learned is in doubt since a size is odd."""
+        known = average.seen >= 3 and self.learned - average.set_at <= 64
+        return self.learned if known else average.set_at
+
+    def _credible(self, ns: float) -> float:
+        return min(max(ns, 0.125 * self.measured[0]), 8.0 * self.measured[1])
+
+    def _rescale(self, ratio: float, until: int, size: int, ns: float) -> None:
+        """Multiply what was learned up to an instant, and the law with it if that is all."""
         self.odd = []
-        self.ns *= ratio
-        self.size_ns *= ratio
-        self.fastest_ns *= ratio
-        for average in self.averages.values():
-            average.ns *= ratio
+        seen = {key: average for key, average in sorted(self.averages.items()) if average.seen}
+        later = []
+        for average in seen.values():
+            share = average.size / float(size)
+            agrees = ns * min(1.0, share) <= 4.0 * average.ns and average.ns <= 4.0 * ns * max(1.0, share)
+            if average.set_at > until and agrees:
+                later.append(average)
+            else:
+                average.ns, average.set_at = self._credible(average.ns * ratio), self.learned
+        if not later:
+            mean = self.ns / self.weight
+            ratio = self._credible(ratio * mean) / mean
+            self.ns *= ratio
+            self.size_ns *= ratio
+            self.fastest_ns *= ratio
+            return
+        batches = sum(average.seen for average in seen.values())
+        self.weight = self.size = self.ns = self.size_size = self.size_ns = 0.0
+        for average in seen.values():
+            weight = average.seen * min(1.0, 66.0 / batches)
+            self.weight += weight
+            self.size += weight * average.size
+            self.ns += weight * average.ns
+            self.size_size += weight * average.size * average.size
+            self.size_ns += weight * average.size * average.ns
 
     def _fit(self) -> None:
         mean_size, mean_ns = self.size / self.weight, self.ns / self.weight

@@ -277,3 +277,24 @@ def test_the_model_is_the_documented_one_to_the_bit(kind: str, seed: int, batche
 def test_the_same_history_teaches_the_same(history: list[tuple[int, int]]) -> None:
     once, again = taught(history), taught(history)
     assert [once.predict_ns(n) for n in range(1, 65)] == [again.predict_ns(n) for n in range(1, 65)]
+
+
+@pytest.mark.parametrize("first_ms", [50, 500, 5000])
+def test_a_slow_first_batch_takes_no_other_size_along(first_ms: int) -> None:
+    """Sizes come as they like, and the first one paid for all that was cold."""
+    for seed in range(20):
+        rng = random.Random(seed)
+        engine = taught([(4, first_ms * MS)])
+        teach(engine, [(size, int(affine(size) * rng.uniform(0.9, 1.1))) for size in rng.choices(range(1, 17), k=100)])
+        for size in range(1, 17):
+            assert engine.predict_ns(size) == pytest.approx(affine(size), rel=0.25)
+
+
+def test_times_that_make_no_sense_do_not_lead_far_from_what_was_measured() -> None:
+    """A cache that hits or misses: 10 us, or in three of ten batches up to 3 ms, whatever their size."""
+    rng = random.Random(1)
+    engine = taught([(1, MS // 100)])
+    for _ in range(10_000):
+        ns = int(rng.random() * 3 * MS) if rng.random() < 0.3 else int(MS / 100 * rng.uniform(0.7, 1.3))
+        teach(engine, [(rng.randint(1, 16), max(ns, 1))])
+        assert max(engine.predict_ns(1), engine.predict_ns(16)) <= 8 * 3 * MS
