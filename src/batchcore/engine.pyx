@@ -21,7 +21,7 @@ from batchcore._types cimport (
     FIXED, FLUSH, Fitting, IMMEDIATE, NEVER_NS, NO_ROOM, PAD_UP, PolicyId, SHUT_DOWN, START_NS, WAIT,
 )
 from batchcore.audit cimport audit
-from batchcore.cost cimport Cost, SLOTS, cost_known, cost_learn, cost_load_ns, cost_predict_ns
+from batchcore.cost cimport Cost, MAX_LOAD, SLOTS, cost_known, cost_learn, cost_load_ns, cost_predict_ns
 from batchcore.custom cimport ask, hooks_of, tell
 from batchcore.histogram cimport CARRY, Histogram, MAX_BOUNDS, histogram_extend
 from batchcore.decision cimport Decision, machine_decide, machine_next_wakeup_ns
@@ -86,7 +86,14 @@ cdef int32_t priority_of(object value) except? -1:
 
 cdef int32_t weight_of(object value, const Config *config) except -1:
     """A weight that a batch bears."""
-    cdef int64_t weight = integer("weight", value, 1, MAX_WEIGHT)
+    cdef int64_t weight = 0
+    if type(value) is int:
+        try:
+            weight = value
+        except OverflowError:
+            pass
+    if not 1 <= weight <= MAX_LOAD:
+        weight = integer("weight", value, 1, MAX_WEIGHT)
     if weight > config.max_batch_weight and not config.overweight:
         raise ValueError(
             f"weight is {weight}, and max_batch_weight is {config.max_batch_weight}; raise it, make the item smaller, "
