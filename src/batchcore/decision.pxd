@@ -7,8 +7,8 @@ The policy's plan, made once after an event, with the deadlines taken into accou
 from libc.stdint cimport int64_t
 
 from batchcore._types cimport (
-    ADAPTIVE, ASK, BATCH_DOWN, CHOSEN, CUSTOM, DEADLINE, DISPATCH, DRAIN, EXPIRED, FIXED, IDLE, Kind, NEVER_NS, PAD_UP, PROBE, RUNNING,
-    Reason, WAIT,
+    ADAPTIVE, ASK, BATCH_DOWN, CHOSEN, CUSTOM, DEADLINE, DISPATCH, DRAIN, EXPIRED, FIXED, IDLE, Kind, NEVER_NS, PAD_UP, PROBE,
+    RUNNING, Reason, WAIT,
 )
 from batchcore._numeric cimport rank_of
 from batchcore.adaptive cimport plan_adaptive
@@ -224,7 +224,8 @@ cdef inline Departure machine_departure(Machine *machine, Lane *lane) noexcept n
     elif machine.config.policy == ADAPTIVE and machine.config.capacity > 1 and machine.lanes == 1 and (
             not machine_lets_go(machine, lane) and not traffic_closed(&machine.traffic)):
         # Other workers serve those that come later: a batch that is smaller than needed may wait for more.
-        # So may one that waits already, and the instant is announced for both.  The rate is that of when the plan was made, or the announced instant would move.
+        # So may one that waits already, and the instant is announced for both.
+        # The rate is that of when the plan was made, or the announced instant would move.
         enough = needed_size(
             &machine.cost,
             staggered_size(

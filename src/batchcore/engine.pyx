@@ -17,8 +17,8 @@ from batchcore import records
 from batchcore.errors import QueueFull, SchedulerClosed
 
 from batchcore._types cimport (
-    ACCEPTED, ADAPTIVE, ASK, Answer, BATCH_DOWN, CANCELLED, CHEAPER, CLOSED, COMPLETED, CUSTOM, DISPATCH, EXPIRED, FAILED,
-    FIXED, FLUSH, Fitting, IMMEDIATE, NEVER_NS, NO_ROOM, PAD_UP, PolicyId, SHUT_DOWN, START_NS, WAIT,
+    ACCEPTED, ADAPTIVE, ASK, Answer, BATCH_DOWN, CANCELLED, CHEAPER, CLOSED, COMPLETED, CUSTOM, DISPATCH, EXPIRED,
+    FAILED, FIXED, FLUSH, Fitting, IMMEDIATE, NEVER_NS, NO_ROOM, PAD_UP, PolicyId, SHUT_DOWN, START_NS, WAIT,
 )
 from batchcore.audit cimport audit
 from batchcore.cost cimport Cost, MAX_LOAD, SLOTS, cost_known, cost_learn, cost_load_ns, cost_predict_ns
@@ -26,7 +26,7 @@ from batchcore.custom cimport ask, hooks_of, tell
 from batchcore.histogram cimport CARRY, Histogram, MAX_BOUNDS, histogram_extend
 from batchcore.decision cimport Decision, machine_decide, machine_next_wakeup_ns
 from batchcore.keys cimport KeyLane, Keys, owner_of
-from batchcore.lane cimport Entry, lane_open
+from batchcore.lane cimport Entry, Lane, lane_open
 from batchcore.machine cimport (
     Config, Machine, PAST, Past, machine_cancel, machine_clear, machine_close, machine_complete, machine_flush,
     machine_reject, machine_rethink, machine_submit, machine_tell,
@@ -114,8 +114,8 @@ cdef int check_sizes(object sizes, int64_t max_batch_size) except -1:
     largest = max_batch_size if sizes is None else max(sizes)
     if max_batch_size > largest:
         raise ValueError(
-            f"max_batch_size is {max_batch_size}, and the largest of allowed_batch_sizes is {largest}; allow it too, or "
-            "lower max_batch_size")
+            f"max_batch_size is {max_batch_size}, and the largest of allowed_batch_sizes is {largest}; allow it too, "
+            "or lower max_batch_size")
     return 0
 
 
@@ -371,8 +371,8 @@ cdef class Engine:
         cdef Request request = Request.__new__(Request)
         cdef int32_t heft = weight_of(weight, &self.machine.config)
         cdef KeyLane lane = self.keys.find(key, None)
-        cdef Answer answer = machine_submit(
-            &self.machine, now, &self.machine.main if lane is None else &lane.lane, &request.entry, deadline, rank, heft)
+        cdef Lane *place = &self.machine.main if lane is None else &lane.lane
+        cdef Answer answer = machine_submit(&self.machine, now, place, &request.entry, deadline, rank, heft)
         if lane is not None and answer != ACCEPTED:
             self.keys.leave(lane)
         if answer == CLOSED:
@@ -436,8 +436,10 @@ cdef class Engine:
             running.batch = self.let_go(decision.batch)
             self.in_flight[decision.batch_id] = running
             reason = records.REASONS[<int>decision.reason]
-            return records.Decision("dispatch", decision.at_ns, reason, None, decision.batch_id, running.batch, expired,
-                None if keep is None else (<KeyLane>keep).key, decision.model_size)
+            key = None if keep is None else (<KeyLane>keep).key
+            return records.Decision(
+                "dispatch", decision.at_ns, reason, None, decision.batch_id, running.batch, expired, key,
+                decision.model_size)
         if decision.kind == WAIT:
             return records.Decision("wait", decision.at_ns, None, decision.wake_at_ns, None, (), expired)
         return records.Decision("idle", decision.at_ns, None, None, None, (), expired)

@@ -1,8 +1,9 @@
 """Which requests go together where a batch is padded to its longest: neighbours in length.
 
 Of the first ones in order of service a window of the order by length is chosen, the one that wastes the least share of
-the padded batch, among those that are as large as size and limit allow and hold the first ones, which must not be passed
-over.  (Where the shortest are fewer than that, all of them are such a window, too.)  The soonest is always one of them, so nobody is passed over by more batches than are ahead of it.
+the padded batch, among those that are as large as size and limit allow and hold the first ones, which must not be
+passed over.  (Where the shortest are fewer than that, all of them are such a window, too.)  The soonest is always one
+of them, so nobody is passed over by more batches than are ahead of it.
 
 O(n log n) in the requests looked at, at most GROUP_LOOK.
 """

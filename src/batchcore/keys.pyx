@@ -2,8 +2,8 @@
 
 A lane is made for the first request of a key and forgotten with the last, so keys may come and go by the thousand.
 The account of a key is kept until it is level with the others again, else who comes back would not have paid.
-Each queued request holds a reference to its lane.  Looking a key up may run anybody's code, and so another thread, which
-may fill a lane that this one is about to forget: then the key has two lanes for a moment, and nothing is lost.
+Each queued request holds a reference to its lane.  Looking a key up may run anybody's code, and so another thread,
+which may fill a lane that this one is about to forget: then the key has two lanes for a moment, and nothing is lost.
 """
 
 import collections
@@ -12,7 +12,7 @@ import numbers
 from collections.abc import Mapping
 
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF
 
 from batchcore.lane cimport lane_open
 
@@ -63,7 +63,7 @@ cdef class Keys:
         return share
 
     cdef KeyLane find(self, object key, object layout):
-        """The lane of a key and a layout; None for the main one.  It is to be filled at once; if it is not, call `leave`."""
+        """The lane of a key and a layout; None for the main one.  Fill it at once; if that comes to nothing, `leave`."""
         cdef KeyLane lane
         cdef object id = key
         if layout is not None:

@@ -336,7 +336,8 @@ cdef inline void machine_land(Machine *machine, int64_t now_ns, Flight *flight) 
     machine.running -= flight.size
     machine.in_flight -= 1
     machine.moment = AFTER_COMPLETION
-    if machine.config.policy == FIXED and machine.config.max_latency_ns == NEVER_NS and queue_peek(&machine.late) == NULL:
+    if machine.config.policy == FIXED and queue_peek(&machine.late) == NULL and (
+            machine.config.max_latency_ns == NEVER_NS):
         machine_change(machine)     # windows end when they end: thousands of lanes go on waiting
     else:
         machine_rethink(machine)

@@ -47,7 +47,8 @@ cdef inline int64_t largest_size(const View *view) noexcept nogil:
 cdef inline Plan plan_immediate(const View *view) noexcept nogil:
     """Never wait while a worker is free."""
     cdef int64_t size = largest_size(view)
-    return Plan(until_ns=view.now_ns, size=size, reason=FULL if size == view.max_batch_size or view.heavy else IDLE_WORKER)
+    cdef bint full = size == view.max_batch_size or view.heavy
+    return Plan(until_ns=view.now_ns, size=size, reason=FULL if full else IDLE_WORKER)
 
 
 cdef inline int64_t safe_service_ns(const View *view, int64_t size) noexcept nogil:
