@@ -7,8 +7,8 @@ The policy's plan, made once after an event, with the deadlines taken into accou
 from libc.stdint cimport int64_t
 
 from batchcore._types cimport (
-    ADAPTIVE, ASK, BATCH_DOWN, CHOSEN, CUSTOM, DEADLINE, DISPATCH, DRAIN, EXPIRED, FIXED, IDLE, Kind, NEVER_NS, PAD_UP, PROBE,
-    RUNNING, Reason, WAIT,
+    ADAPTIVE, ASK, BATCH_DOWN, CHOSEN, CUSTOM, DEADLINE, DISPATCH, DRAIN, EXPIRED, FIXED, IDLE, Kind, NEVER_NS, PAD_UP,
+    PROBE, RUNNING, Reason, WAIT,
 )
 from batchcore._numeric cimport rank_of
 from batchcore.adaptive cimport plan_adaptive

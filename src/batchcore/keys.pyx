@@ -63,7 +63,7 @@ cdef class Keys:
         return share
 
     cdef KeyLane find(self, object key, object layout):
-        """The lane of a key and a layout; None for the main one.  Fill it at once; if that comes to nothing, `leave`."""
+        """The lane of a key and a layout; None: the main one.  Fill it at once; if that comes to nothing, `leave`."""
         cdef KeyLane lane
         cdef object id = key
         if layout is not None:
