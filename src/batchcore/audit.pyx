@@ -19,17 +19,26 @@ cdef int audit(const Machine *machine) except -1:
     cdef int64_t running = 0
     cdef int64_t in_flight = 0
     cdef int64_t queued = 0
+    cdef double shares = 0.0
+    cdef dict accounts = {}
     cdef set ready = set()
     cdef set waiting = set()
     cdef set late = set()
     while lane != NULL:
         require(lane.earlier == other, "the list of lanes is linked both ways")
         queued += audit_lane(machine, lane)
+        if lane.account != NULL:
+            accounts[<size_t>lane.account] = accounts.get(<size_t>lane.account, 0) + 1
+            require(lane.account.lanes >= accounts[<size_t>lane.account], "an account counts its lanes")
+            require(lane.account.used >= 0.0, "nobody has used less than nothing")
+            if accounts[<size_t>lane.account] == 1:
+                shares += lane.account.share
         (ready if lane.stand == READY else waiting).add(<size_t>&lane.place)
         if lane.lateness.key != NEVER_NS:
             late.add(<size_t>&lane.lateness)
         other = lane
         lane = lane.later
+    require(abs(shares - machine.shares) <= 1e-9 * (shares + 1e6), "the shares are those of what is queued")
     require(len(ready) + len(waiting) == machine.lanes, "the lanes are counted")
     require(queued == machine.queued, "the lanes hold what is queued")
     require({<size_t>node for node in nodes_of(&machine.ready)} == ready, "ready lanes are among the ready ones")

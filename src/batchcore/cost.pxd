@@ -8,10 +8,10 @@ real models have steps, cliffs and sizes at which batching hurts.
 
 A batch is judged only by its own size's past.  An odd one is clipped.  Three slow or three fast ones in a row, or a
 single very fast one, say that the machine or the model has changed, and rescale what was known before, which keeps its
-shape: so a drift is followed within three.  But where only one size is odd, and that was hardly known, or long ago, what has been
-confirmed since still holds: a slow first batch (compilation, cold caches) is forgotten with the next of its size, and
-takes no other along.  Slow and fast are judged alike, or a machine that goes to and fro would leave the sizes that it does not
-run behind, a step at a time; and none is led away far from all that was ever measured.
+shape: so a drift is followed within three.  But where only one size is odd, and that was hardly known, or long ago,
+what has been confirmed since still holds: a slow first batch (compilation, cold caches) is forgotten with the next of
+its size, and takes no other along.  Slow and fast are judged alike, or a machine that goes to and fro would leave the
+sizes that it does not run behind, a step at a time; and none is led away far from all that was ever measured.
 
 What n counts is the load: the size of the batch that the model is given or, where requests are weighed, its weight.
 The load of a batch that is not made yet comes from its size and the usual weight of a request.

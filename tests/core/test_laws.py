@@ -279,6 +279,23 @@ def test_nothing_happens_between_now_and_the_announced_wakeup(options: Options, 
             assert awake.kind == "dispatch" or awake.expired
 
 
+@given(with_extras(own), traces)
+def test_a_policy_of_ones_own_is_asked_only_when_something_is_up(options: Options, trace: Trace) -> None:
+    """Between now and the announced wake-up it is not; then it is, or something happens without it."""
+    world = World(options)
+    for _ in world.events(trace):
+        wake = world.settle().wake_at_ns
+        if wake is None:
+            continue
+        before = world.engine.stats()
+        asked = len(world.engine.decider.seen)
+        assert world.engine.decide(wake - 1) == Decision("wait", wake - 1, None, wake, None, (), ())
+        assert (world.engine.stats(), len(world.engine.decider.seen)) == (before, asked)
+        world.now = wake
+        awake = world.decide()
+        assert awake.kind == "dispatch" or awake.expired or len(world.engine.decider.seen) > asked
+
+
 @given(anything, traces)
 def test_an_idle_engine_stays_idle_until_an_event(options: Options, trace: Trace) -> None:
     world = World(options).live_through(trace)
