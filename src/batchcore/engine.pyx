@@ -21,12 +21,12 @@ from batchcore._types cimport (
     FAILED, FIXED, FLUSH, Fitting, IMMEDIATE, NEVER_NS, NO_ROOM, PAD_UP, PolicyId, SHUT_DOWN, START_NS, WAIT,
 )
 from batchcore.audit cimport audit
-from batchcore.cost cimport Cost, MAX_LOAD, SLOTS, cost_known, cost_learn, cost_load_ns, cost_predict_ns
+from batchcore.cost cimport Cost, SLOTS, cost_known, cost_learn, cost_load_ns, cost_predict_ns
 from batchcore.custom cimport ask, hooks_of, tell
 from batchcore.histogram cimport CARRY, Histogram, MAX_BOUNDS, histogram_extend
 from batchcore.decision cimport Decision, machine_decide, machine_next_wakeup_ns
 from batchcore.keys cimport KeyLane, Keys, owner_of
-from batchcore.lane cimport Entry, Lane, lane_open
+from batchcore.lane cimport Entry, lane_open
 from batchcore.machine cimport (
     Config, Machine, PAST, Past, machine_cancel, machine_clear, machine_close, machine_complete, machine_flush,
     machine_reject, machine_rethink, machine_submit, machine_tell,
