@@ -60,7 +60,8 @@ class Scheduler(Submitter[X, Y]):
     ----------
     fn : callable
         Takes a list of items, or what `batch_as` makes of it, and returns a sequence of as many results, or a dict of
-        those; an exception object in the place of one is raised to that caller alone.  `current_batch` tells it more
+        those.  With arrays a tuple, too, is parts of each result, as of a dict; return rows as a list or an array.  An
+        exception object in the place of one is raised to that caller alone.  `current_batch` tells it more
         about its batch.  A plain function runs on worker threads of the scheduler, started when needed.  An
         ``async def`` runs on the event loop of its callers, or on a loop thread of the scheduler where only threads
         call.
