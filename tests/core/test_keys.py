@@ -163,6 +163,21 @@ def test_deadlines_are_kept_by_key(make_engine: MakeEngine) -> None:
     assert (patient.status, len(engine.keys)) == ("queued", 1)
 
 
+def test_nobody_is_announced_to_be_tried_while_another_key_runs(make_engine: MakeEngine) -> None:
+    """One that nobody believes can make it is tried now and then, while nothing else runs."""
+    engine = make_engine(cost_model=[(1, 10 * MS)], capacity=2)
+    engine.submit(0, key="a", deadline_ns=5 * MS)
+    tried = engine.decide(0)
+    assert tried.reason == "probe"
+    engine.complete(10 * MS, tried)
+    for key in "bcd":
+        engine.submit(12 * MS, key=key, deadline_ns=21 * MS)
+    assert engine.decide(12 * MS).wake_at_ns == 20 * MS
+    engine.submit(13 * MS, key="e")
+    assert engine.decide(13 * MS).key == "e"
+    assert engine.decide(13 * MS).wake_at_ns == 21 * MS
+
+
 def test_cancelling_the_last_of_a_key_forgets_it(make_engine: MakeEngine) -> None:
     engine = make_engine(policy="fixed", max_wait_ns=10)
     kept, other = engine.submit(0, key="a"), engine.submit(0, key="b")

@@ -126,6 +126,12 @@ def test_only_those_who_were_passed_count_as_passed(make_engine: MakeEngine, pad
     assert [request.weight for request in serve(engine)] == ([6] if padded else [6, 4])
 
 
+def test_after_some_batches_nothing_light_goes_before_what_is_heavy(make_engine: MakeEngine) -> None:
+    engine = make_engine(max_batch_weight=10)
+    offer(engine, [9] * (MOST_PASSED + 3) + [1] * (MOST_PASSED + 8))
+    assert weights_of(engine) == [*[[9, 1]] * MOST_PASSED, [9], [9], [9, 1], [1] * 7]
+
+
 def overtaken(engine: Engine, weights: list[int], seed: int) -> tuple[list[int], list[int]]:
     """By how many batches each was passed, and how many were ahead of it when it came, while more keep coming."""
     chance = random.Random(seed)
