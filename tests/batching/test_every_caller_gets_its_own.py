@@ -142,11 +142,10 @@ class Model:
         if isinstance(item, dict | tuple | Sentence):
             ids = item["ids"] if isinstance(item, dict) else item[0] if isinstance(item, tuple) else item.ids
         form = self.options["batch_as"]
-        length = max(len(ids), 1)
         if isinstance(form, Pad) and form.buckets:
-            return next(bucket for bucket in form.buckets if bucket >= length)
+            return next(bucket for bucket in form.buckets if bucket >= len(ids))
         multiple = form.multiple_of or 1 if isinstance(form, Pad) else 1
-        return -(-length // multiple) * multiple
+        return max(-(-len(ids) // multiple) * multiple, 1)
 
     def check(self, rows: list[Any]) -> None:
         """Note what a batch must not be."""
