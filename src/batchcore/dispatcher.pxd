@@ -45,8 +45,8 @@ cdef class Dispatcher(Owner):
     cdef int64_t timeout_ns      # of a request that names none; NEVER_NS: none
     cdef public bint block              # on_full="block"
     cdef bint sorts                     # one of those below is there
-    cdef readonly Form form               # how items become arrays; None: fn is given a list, or what `collate` makes
-    cdef object collate                  # takes the list of items, returns what fn is given; None: the list
+    cdef readonly Form form             # how items become arrays; None: fn is given a list, or what `collate` makes
+    cdef object collate                 # takes the list of items, returns what fn is given; None: the list
     cdef object key_fn                  # item -> key; None: only submit tells
     cdef object weight_fn               # item -> weight; None: 1, or the length that is padded
     cdef bint copies                    # results that are arrays are copied

@@ -7,7 +7,6 @@ which may fill a lane that this one is about to forget: then the key has two lan
 """
 
 import collections
-import math
 import numbers
 from collections.abc import Mapping
 
@@ -129,6 +128,6 @@ cdef int report(object error, object key) except -1:
 cdef double check_share(object key, object share) except -1.0:
     if isinstance(share, bool) or not isinstance(share, numbers.Real):
         raise TypeError(f"the share of key {key!r} must be a number, not {share!r}")
-    if not 1e-6 <= share <= 1e6 or math.isnan(share):
+    if not 1e-6 <= share <= 1e6:
         raise ValueError(f"the share of key {key!r} is {share!r}; it must be from 1e-06 to 1e+06")
     return share

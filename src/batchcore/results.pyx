@@ -15,9 +15,6 @@ cdef list results_of(object results, Py_ssize_t n, bint parts, bint copies):
     cdef list columns
     if type(results) is list:
         return rows_of(results, n, copies)
-    if hasattr(results, "columns"):
-        raise InvalidBatchResult(
-            f"fn returned a {type(results).__name__}, which is read by columns; return its rows, as an array or a list")
     if isinstance(results, Mapping):
         columns = [results_of(part, n, parts, copies) for part in results.values()]
         names = list(results)
@@ -32,6 +29,10 @@ cdef list results_of(object results, Py_ssize_t n, bint parts, bint copies):
         hasattr(results, "__len__") and hasattr(results, "__getitem__")
         and not isinstance(results, (str, bytes, bytearray, Set))
     ):
+        if hasattr(results, "columns") and type(results) is not tuple:
+            raise InvalidBatchResult(
+                f"fn returned a {type(results).__name__}, which is read by columns; return its rows, as an array or a "
+                "list")
         return rows_of(results, n, copies)
     if isinstance(results, types.CoroutineType):
         results.close()

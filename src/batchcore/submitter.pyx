@@ -62,7 +62,7 @@ cdef class Submitter:
             Only requests of equal keys share a batch.  Default: what the scheduler's `key_fn` says, else None.
         weight : int, optional
             What it counts for in `max_batch_weight`, 1 to 2,147,483,647.  Default: what the scheduler's `weight_fn`
-            says, else the length where items are padded, else 1.
+            says, else the length that it is padded to on its own, else 1.
 
         Returns
         -------
