@@ -19,6 +19,7 @@ MODULES = [
     "future",
     "groups",
     "results",
+    "intake",
     "dispatcher",
     "submitter",
     "workers",

@@ -1,25 +1,18 @@
 """From submit to result: the engine, a clock, the futures and the user's `fn`, but no thread and no event loop.
 
-A `Dispatcher` reads the clock, holds the lock, and gives what the engine decided to whoever drives it.  A driver calls
-`take` for the next batch, runs `fn`, and calls `finish` or `fail`; it overrides `signal`, which asks for a call of
-`take` from somewhere else.  Drivers: `workers.pyx` (threads) and `pybatch.drivers.aio` (event loops).
-
-No wake-up is lost.  `coming` is true from the moment somebody is asked to call `take` until, under the lock, `take` has
-found nothing to do, or its driver has asked for a successor (`hand_over`); `settle` sets the timer, `armed_ns`, in that
-same section.  A submit signals if it changes something before that instant and nobody is coming.
-
-Lock rule: check arguments, lock, call the machine, unlock; only then raise, call back, or drop references.
+A `Dispatcher` is an `Intake` (see `intake.pyx`, also for the lock and for why no wake-up is lost) that gives what the
+engine decided to whoever drives it.  A driver calls `take` for the next batch, runs `fn`, and calls `finish` or `fail`;
+it overrides `signal`, which asks for a call of `take` from somewhere else.  Drivers: `workers.pyx` (threads) and
+`pybatch.drivers.aio` (event loops).
 """
 
 from cpython.pythread cimport PyThread_get_thread_ident
-from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport int64_t
 
 import asyncio
-import collections
-from asyncio import _get_running_loop
 
-from batchcore.errors import BatchAborted, QueueFull, SchedulerClosed
+from batchcore.errors import BatchAborted
 from batchcore.records import REASONS
 
 cdef extern from "Python.h":
@@ -27,43 +20,24 @@ cdef extern from "Python.h":
     bint PyErr_GivenExceptionMatches(object error, object kind)
     PyObject *PyException_GetTraceback(object error)
 
-from batchcore._clock cimport monotonic_ns
 from batchcore._lock cimport lock, unlock
 from batchcore._types cimport (
-    ACCEPTED, ASK, Answer, CANCELLED, CLOSED, COMPLETED, DISPATCH, DRAIN, ENDED, EXPIRED, FAILED, FLUSH, IDLE,
-    NEVER_NS, NO_ROOM, SHUT_DOWN, Status, WAIT,
+    ASK, COMPLETED, DISPATCH, DRAIN, EXPIRED, FAILED, FLUSH, IDLE, NEVER_NS, SHUT_DOWN, WAIT,
 )
 from batchcore.custom cimport ask, tell
-from batchcore.engine cimport Engine, bearable, weight_of
+from batchcore.decision cimport Decision, Estimate, machine_answer, machine_decide, machine_estimate
+from batchcore.engine cimport Engine
 from batchcore.form cimport Piece
 from batchcore.future cimport (
-    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, forget_listeners, held_futures, insist, new_future,
-    report, take_parker,
+    BaseFuture, FanOut, Parker, end_future, end_futures, forget_listeners, held_futures, report,
 )
-from batchcore.decision cimport (
-    Decision, Estimate, machine_answer, machine_decide, machine_estimate, machine_next_wakeup_ns,
-)
+from batchcore.intake cimport Intake, futures_of
 from batchcore.keys cimport KeyLane, owner_of
 from batchcore.lane cimport Entry, Lane
-from batchcore.machine cimport (
-    Machine, machine_abandon, machine_cancel, machine_clear, machine_close, machine_complete, machine_flush,
-    machine_reject, machine_submit,
-)
+from batchcore.machine cimport Machine, machine_abandon, machine_close, machine_complete, machine_flush
 from batchcore.results cimport results_of
 
 cdef tuple ABORTIONS = (asyncio.CancelledError, GeneratorExit)
-
-
-cdef list futures_of(Engine engine, Entry *chain):
-    """The futures of a chain that the machine has let go of; the queue's references to them pass to the list."""
-    cdef list futures = []
-    while chain != NULL:
-        futures.append(<object>chain.owner)
-        Py_DECREF(<object>chain.owner)
-        if chain.lane.owner != NULL:
-            engine.keys.release(chain)
-        chain = chain.later
-    return futures
 
 
 cdef class Batch:
@@ -112,7 +86,7 @@ cdef class Batch:
             return self.form.assemble(sound, self.model_size)
 
 
-cdef class Dispatcher(Owner):
+cdef class Dispatcher(Intake):
     """The part of a scheduler that outlives its user: see the head of the file.
 
     Parameters
@@ -129,282 +103,9 @@ cdef class Dispatcher(Owner):
     """
 
     def __init__(self, Engine engine not None, str name not None):
-        self.engine = engine
-        self.name = name
-        self.timeout_ns = NEVER_NS
-        self.virtual_ns = NEVER_NS
-        self.armed_ns = self.wake_at_ns = NEVER_NS
+        Intake.__init__(self, engine, name)
+        self.wake_at_ns = NEVER_NS
         self.running = set()
-        self.fan_out = FanOut.__new__(FanOut)
-        self.room = collections.deque()
-
-    cdef int64_t now(self) noexcept:
-        return monotonic_ns() if self.virtual_ns == NEVER_NS else self.virtual_ns
-
-    def next_wakeup_ns(self):
-        """When something happens if no event comes before, ns; None: nothing does."""
-        cdef int64_t wake_at_ns
-        lock(&self.lock)
-        wake_at_ns = machine_next_wakeup_ns(&self.engine.machine)
-        unlock(&self.lock)
-        return None if wake_at_ns == NEVER_NS else wake_at_ns
-
-    def now_ns(self):
-        """The time."""
-        return self.now()
-
-    # --- requests come and go
-
-    cdef bint due(self) noexcept:
-        """Whether somebody has to be asked to decide; if so, somebody is coming from here on.  Under the lock."""
-        cdef Machine *machine = &self.engine.machine
-        # A timer that has rung brings nobody any more: whom it brought is `coming`, or has found something to do.
-        cdef int64_t armed_ns = self.armed_ns if self.armed_ns > machine.now_ns else NEVER_NS
-        if self.coming or machine_next_wakeup_ns(machine) >= armed_ns:
-            return False
-        self.coming = True
-        return True
-
-    cdef int call_server(self, object signal=None) except -1:
-        """Signal; if nobody can be started, end everything queued, since nobody would come, and raise why.
-
-        What a signal handler raises on the way comes out when somebody really is coming.
-        """
-        cdef list interruptions = []
-        try:
-            insist(self.signal if signal is None else signal, interruptions)
-        except BaseException as error:
-            self.coming = False
-            self.clear(f"nobody could be started to compute it: {error}")
-            raise
-        if interruptions:
-            raise interruptions[0]
-        return 0
-
-    cdef object key_of(self, object item, object key):
-        """The key of a request that was submitted with `key`."""
-        return self.key_fn(item) if key is None and self.key_fn is not None else key
-
-    cdef object prepare(self, object item, object weight, Terms *terms):
-        """The item as it is queued; writes its weight.  Runs the user's functions, before anything has changed."""
-        terms.weight = 1
-        if weight is None and self.weight_fn is not None:
-            weight = self.weight_fn(item)
-        if self.form is not None:
-            item = self.form.prepare(item)
-            if weight is None and self.engine.machine.config.padded:
-                terms.weight = bearable(max((<Piece>item).length, <int64_t>1), &self.engine.machine.config)
-        if weight is not None:
-            terms.weight = weight_of(weight, &self.engine.machine.config)
-        return item
-
-    cdef KeyLane find_lane(self, object item, object key):
-        """The lane that a prepared item belongs to; None for the main one."""
-        cdef object layout = None if self.form is None else (<Piece>item).layout
-        return None if key is None and layout is None else self.engine.keys.find(key, layout)
-
-    cdef int stage(self, object item, KeyLane lane) except -1:
-        """Copy a prepared item at once where its form wants that; if that fails, the lane is left."""
-        if self.form is not None and self.form.staged:
-            try:
-                lane.stage = self.form.stage(<Piece>item, lane.stage)
-            except BaseException:
-                self.engine.keys.leave(lane)
-                raise
-        return 0
-
-    cdef BaseFuture offer(self, object fn, object item, object key, const Terms *terms):
-        """Queue a prepared item; None if there is no room."""
-        cdef BaseFuture future = new_future(item, self)
-        cdef KeyLane lane = None
-        cdef bint signal = False
-        cdef Answer answer
-        if key is not None or self.form is not None:
-            lane = self.find_lane(item, key)
-            self.stage(item, lane)
-        lock(&self.lock)
-        answer = machine_submit(
-            &self.engine.machine, terms.now_ns, &self.engine.machine.main if lane is None else &lane.lane,
-            &future.entry, terms.deadline_ns, terms.priority, terms.weight)
-        if answer == ACCEPTED:
-            Py_INCREF(future)
-            if lane is not None:
-                Py_INCREF(lane)
-            if self.fn is None:
-                self.fn = fn
-            signal = self.due()
-        if self.recorder is not None and (answer == ACCEPTED or answer == ENDED):
-            self.recorder.add(terms.now_ns, terms.deadline_ns, terms.priority)
-        unlock(&self.lock)
-        if answer == ACCEPTED:
-            if signal:
-                self.call_server()
-            return future
-        if lane is not None:
-            self.engine.keys.leave(lane)
-        if answer == NO_ROOM:
-            return None
-        if answer == CLOSED:
-            raise self.closed_error()
-        end_future(future, EXPIRED, None, None)
-        return future
-
-    def closed_error(self):
-        return SchedulerClosed(f"scheduler {self.name!r} is shut down and takes no more requests")
-
-    cdef BaseFuture submit(self, object fn, object item, object key, object weight, Terms *terms):
-        cdef BaseFuture future
-        if self.sorts or weight is not None:
-            key = self.key_of(item, key)
-            item = self.prepare(item, weight, terms)
-        future = self.offer(fn, item, key, terms)
-        if future is None:
-            if self.block and _get_running_loop() is None:
-                return self.submit_blocking(fn, item, key, terms)
-            if self.recorder is not None:
-                self.recorder.add(terms.now_ns, terms.deadline_ns, terms.priority)
-            raise self.refuse(1)
-        return future
-
-    cdef BaseFuture submit_waiting(self, object fn, object item, object key, object weight, Terms *terms):
-        """The same, but whatever the options say wait for room."""
-        cdef BaseFuture future
-        key = self.key_of(item, key)
-        item = self.prepare(item, weight, terms)
-        future = self.offer(fn, item, key, terms)
-        return self.submit_blocking(fn, item, key, terms) if future is None else future
-
-    cdef list submit_all(self, object fn, list items, object key, object weight, Terms *terms):
-        """Queue all items in one go, or none; where submits wait for room, one by one."""
-        cdef BaseFuture future
-        cdef bint plain = key is None and weight is None and not self.sorts
-        cdef list keys = None if plain else []
-        cdef list futures = []
-        for item in items:
-            if not plain:
-                keys.append(self.key_of(item, key))
-                item = self.prepare(item, weight, terms)
-            future = new_future(item, self)
-            future.entry.weight = terms.weight
-            futures.append(future)
-        if self.block and _get_running_loop() is None:
-            return self.submit_each(fn, futures, keys, terms)
-        return self.submit_together(fn, futures, self.lanes_of(futures, keys), terms)
-
-    cdef list lanes_of(self, list futures, list keys):
-        """The lanes of prepared requests, each None for the main one; or None if that is where all of them belong."""
-        cdef BaseFuture future
-        cdef KeyLane lane
-        cdef list lanes = []
-        if self.form is None and (keys is None or all([key is None for key in keys])):
-            return None
-        try:
-            for future, key in zip(futures, keys):
-                lane = self.find_lane(future.payload, key)
-                lanes.append(lane)
-                self.stage(future.payload, lane)
-        except BaseException:
-            self.leave_lanes(lanes)
-            raise
-        return lanes
-
-    cdef int leave_lanes(self, list lanes) except -1:
-        for lane in set(lanes):
-            if lane is not None:
-                self.engine.keys.leave(<KeyLane>lane)
-        return 0
-
-    cdef list submit_together(self, object fn, list futures, list lanes, const Terms *terms):
-        cdef Machine *machine = &self.engine.machine
-        cdef BaseFuture future
-        cdef Lane *place
-        cdef bint signal, fits
-        cdef Py_ssize_t i
-        lock(&self.lock)
-        fits = not machine.closed and (
-            terms.deadline_ns <= max(terms.now_ns, machine.now_ns)      # too late already: no room needed
-            or len(futures) <= machine.config.max_queue_size - machine.queued)
-        for i in range(len(futures) if fits else 0):
-            future = <BaseFuture>futures[i]
-            place = &machine.main
-            if lanes is not None and lanes[i] is not None:
-                place = &(<KeyLane>lanes[i]).lane
-            if machine_submit(
-                    machine, terms.now_ns, place, &future.entry, terms.deadline_ns, terms.priority,
-                    future.entry.weight) == ACCEPTED:
-                Py_INCREF(future)
-                if place.owner != NULL:
-                    Py_INCREF(<object>place.owner)
-                if self.fn is None:
-                    self.fn = fn
-        if self.recorder is not None and not machine.closed:
-            for _ in range(len(futures)):
-                self.recorder.add(terms.now_ns, terms.deadline_ns, terms.priority)
-        signal = fits and self.due()
-        unlock(&self.lock)
-        if lanes is not None:
-            self.leave_lanes(lanes)
-        if not fits:
-            raise self.closed_error() if machine.closed else self.refuse(len(futures))
-        for future in futures:
-            if future.entry.status == EXPIRED and future.owner is not None:
-                end_future(future, EXPIRED, None, None)
-        if signal:
-            self.call_server()
-        return futures
-
-    cdef list submit_each(self, object fn, list prepared, list keys, Terms *terms):
-        """Queue requests one by one, waiting for room; if that fails, take back those that are still queued."""
-        cdef BaseFuture one
-        cdef BaseFuture future
-        cdef list futures = []
-        try:
-            for i, one in enumerate(prepared):
-                key = None if keys is None else keys[i]
-                item = one.take_item()
-                terms.weight = one.entry.weight
-                future = self.offer(fn, item, key, terms)
-                futures.append(self.submit_blocking(fn, item, key, terms) if future is None else future)
-        except BaseException:
-            for future in futures:
-                self.cancel_request(future)
-            raise
-        return futures
-
-    def refuse(self, n):
-        """Count `n` rejections and return the QueueFull to raise."""
-        lock(&self.lock)
-        machine_reject(&self.engine.machine, n)
-        unlock(&self.lock)
-        remedy = "raise max_queue_size or shed load"
-        if self.block:
-            remedy = "on an event loop wait for room with `await scheduler.submit_wait(item)`"
-        cdef str state = "queue is full" if n == 1 else f"queue has no room for {n} requests"
-        return QueueFull(
-            f"{state}: {self.engine.machine.queued} of {self.engine.machine.config.max_queue_size}; {remedy}")
-
-    cdef BaseFuture submit_blocking(self, object fn, object item, object key, Terms *terms):
-        """Sleep until there is room for a prepared item, or the deadline has come."""
-        cdef Parker parker
-        cdef BaseFuture future
-        cdef int64_t left_ns
-        while True:
-            left_ns = self.before_blocking(None)
-            parker = take_parker()
-            self.room.append(parker)
-            try:
-                # Having queued for room first, no room that comes from here on can be missed.
-                terms.now_ns = self.now()
-                future = self.offer(fn, item, key, terms)
-                if future is not None:
-                    return future
-                if terms.deadline_ns != NEVER_NS:
-                    left_ns = min(left_ns, max(terms.deadline_ns - self.now(), <int64_t>0))
-                if not parker.park(left_ns):
-                    self.heartbeat()
-            finally:
-                self.leave_room(parker)
-                self.after_blocking()
 
     def sort_by(self, *, key_fn, weight_fn, form, collate, copies):
         """Say what is done with items on their way, and with results; called once, before any comes."""
@@ -421,62 +122,7 @@ cdef class Dispatcher(Owner):
             return self.items_seen, self.rows_made
         return self.form.item_elements, self.form.batch_elements
 
-    def seconds_until(self, int64_t deadline_ns):
-        """How long until an instant, seconds, never negative; None where there is none."""
-        return None if deadline_ns == NEVER_NS else max(deadline_ns - self.now(), <int64_t>0) / 1e9
-
-    def enter_room(self, waiter):
-        """Wait for room: `waiter` is called, once, when there is some; it returns False if it was called in vain."""
-        self.room.append(waiter)
-
-    def leave_room(self, waiter):
-        """Stop waiting for room; a turn that has come already passes to the next."""
-        try:
-            self.room.remove(waiter)
-        except ValueError:
-            self.admit()
-
-    cdef int admit(self) except -1:
-        """Wake those who wait for room, as many as there is room for."""
-        cdef Machine *machine = &self.engine.machine
-        cdef int64_t n = machine.config.max_queue_size - machine.queued
-        cdef list interruptions = []
-        if machine.closed:
-            n = len(self.room)
-        while n > 0 and self.room:
-            try:
-                waiter = self.room.popleft()
-            except IndexError:
-                break
-            if insist(waiter, interruptions) is not False:
-                n -= 1
-        if interruptions:
-            raise interruptions[0]
-        return 0
-
-    cdef bint cancel_request(self, BaseFuture future) except -1:
-        cdef bint cancelled, signal
-        lock(&self.lock)
-        cancelled = machine_cancel(&self.engine.machine, self.now(), &future.entry)
-        signal = cancelled and self.due()
-        unlock(&self.lock)
-        if cancelled:
-            Py_DECREF(future)
-            if future.entry.lane.owner != NULL:
-                self.engine.keys.release(&future.entry)
-            end_future(future, CANCELLED, None, self.fan_out)
-            self.fan_out.wake()
-            if self.room:
-                self.admit()
-            if signal:
-                self.call_server()
-        return cancelled
-
     # --- batches
-
-    cpdef int signal(self) except -1:
-        """Have `take` called soon, by somebody else.  Never blocks for long; may find nobody to ask."""
-        raise NotImplementedError
 
     cdef void settle(self, Parker parker) noexcept:
         """Set the timer for `wake_at_ns`; `parker` is what `take` was given.  Under the lock."""
@@ -651,10 +297,6 @@ cdef class Dispatcher(Owner):
 
     # --- the whole
 
-    def set_timeout_ns(self, timeout_ns):
-        """Set the timeout of requests that name none; None: no timeout."""
-        self.timeout_ns = NEVER_NS if timeout_ns is None else timeout_ns
-
     def flush(self, *, bint drain=False):
         """Let everything queued now leave without waiting."""
         lock(&self.lock)
@@ -739,18 +381,6 @@ cdef class Dispatcher(Owner):
     def idle(self):
         """Whether nothing is queued and nothing runs."""
         return self.engine.machine.queued == 0 and self.engine.machine.in_flight == 0
-
-    def clear(self, words=None):
-        """End everything queued: as cancelled or, with `words` to say why, as shut down."""
-        cdef Status status = CANCELLED if words is None else SHUT_DOWN
-        cdef Entry *chain
-        lock(&self.lock)
-        chain = machine_clear(&self.engine.machine, self.now(), status)
-        unlock(&self.lock)
-        try:
-            end_futures(futures_of(self.engine, chain), status, words, self.fan_out)
-        finally:
-            self.admit()
 
     def abandon(self, words):
         """End everything queued and running as shut down: nobody will compute it any more."""

@@ -1,7 +1,8 @@
 """See `groups.pyx`."""
 
-from batchcore.dispatcher cimport Dispatcher, Terms
+from batchcore.dispatcher cimport Dispatcher
 from batchcore.future cimport BaseFuture, FanOut, Owner
+from batchcore.intake cimport Terms
 
 
 cdef class Sharing:

@@ -11,8 +11,9 @@ from libc.stdint cimport int64_t
 from asyncio import _get_running_loop
 
 from batchcore._types cimport CANCELLED, COMPLETED, EXPIRED, FAILED, QUEUED, RUNNING
-from batchcore.dispatcher cimport Dispatcher, Terms
+from batchcore.dispatcher cimport Dispatcher
 from batchcore.future cimport BaseFuture, FanOut, Inner, Owner, end_future, new_future, report
+from batchcore.intake cimport Terms
 
 
 cdef BaseFuture future_on(Owner owner, const Terms *terms):

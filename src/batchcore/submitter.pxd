@@ -1,7 +1,8 @@
 """See `submitter.pyx`."""
 
-from batchcore.dispatcher cimport Dispatcher, Terms
+from batchcore.dispatcher cimport Dispatcher
 from batchcore.groups cimport Sharing
+from batchcore.intake cimport Terms
 
 
 cdef class Submitter:

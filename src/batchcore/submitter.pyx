@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from batchcore.merging import merging
 
 from batchcore._types cimport NEVER_NS
-from batchcore.dispatcher cimport Dispatcher, Terms
+from batchcore.dispatcher cimport Dispatcher
 from batchcore.engine cimport priority_of
 from batchcore.future cimport BaseFuture
 from batchcore.groups cimport Sharing, submit_rows
+from batchcore.intake cimport Terms
 
 MAX_DURATION_MS = 1e10
 cdef double c_max_duration_ms = MAX_DURATION_MS
