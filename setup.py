@@ -23,6 +23,7 @@ MODULES = [
     "dispatcher",
     "submitter",
     "workers",
+    "callers",
     "recorder",
     "simulator",
 ]

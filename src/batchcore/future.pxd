@@ -9,11 +9,13 @@ from batchcore.engine cimport Request
 
 cdef class Owner:
     """What a future needs of its dispatcher."""
+    cdef public int64_t spin_ns     # how long a thread looks out before it sleeps
     cdef bint cancel_request(self, BaseFuture future) except -1
     cdef bint is_running(self, BaseFuture future) except -1
     cpdef int64_t before_blocking(self, BaseFuture future) except? -2
     cpdef int after_blocking(self) except -1
     cpdef int heartbeat(self) except -1
+    cdef int wait_for(self, BaseFuture future, int64_t until_ns) except -1
 
 
 cdef class Listener:
@@ -31,8 +33,10 @@ cdef class Parker(Listener):
     """A place for one thread to sleep until it is woken; reused through `take_parker` and `give_parker`."""
     cdef PyThread_type_lock sleep   # held while asleep; released to wake
     cdef bint woken                 # `sleep` has been released and not yet taken again
+    cdef int64_t nap_ns             # how long it sleeps on when it is woken
     cdef int wake(self) except -1
-    cdef bint park(self, int64_t timeout_ns) except -1
+    cdef bint park(self, int64_t timeout_ns, int64_t spin_ns) except -1
+    cdef bint look_out(self, int64_t until_ns) noexcept
 
 
 cdef class Awaiter(Listener):

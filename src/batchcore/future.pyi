@@ -6,7 +6,9 @@ from batchcore.engine import Request
 
 _T = TypeVar("_T")
 
-class Owner: ...
+class Owner:
+    spin_ns: int
+
 class Listener: ...
 class Parker(Listener): ...
 

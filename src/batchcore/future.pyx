@@ -29,7 +29,7 @@ from asyncio import _get_running_loop, get_running_loop
 
 from batchcore.errors import DeadlineExceeded, SchedulerClosed
 
-from batchcore._clock cimport monotonic_ns
+from batchcore._clock cimport monotonic_ns, yield_core
 from batchcore._types cimport (
     CANCELLED, COMPLETED, EXPIRED, FAILED, NEVER_NS, QUEUED, RUNNING, Status,
 )
@@ -88,6 +88,28 @@ cdef class Owner:
         """Look after whoever should compute what this thread waits for."""
         return 0
 
+    cdef int wait_for(self, BaseFuture future, int64_t until_ns) except -1:
+        """Block until `future` has ended; raises TimeoutError at `until_ns`."""
+        cdef int64_t beat_ns = self.before_blocking(future)
+        cdef Parker parker = take_parker()
+        try:
+            if future.listen(parker):
+                while not parker.park(
+                        beat_ns if until_ns == NEVER_NS else min(beat_ns, until_ns - monotonic_ns()), self.spin_ns):
+                    if monotonic_ns() >= until_ns:
+                        raise TimeoutError
+                    self.heartbeat()
+        except BaseException:
+            # A parker that another thread has just taken off the chain will be woken by it: leave it to that.
+            if future.unlisten(parker):
+                give_parker(parker)
+            raise
+        else:
+            give_parker(parker)
+        finally:
+            self.after_blocking()
+        return 0
+
 
 cdef class Listener:
     cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
@@ -128,18 +150,23 @@ cdef class Parker(Listener):
             PyThread_release_lock(self.sleep)
         return 0
 
-    cdef bint park(self, int64_t timeout_ns) except -1:
-        """Sleep until woken (True) or for `timeout_ns` (False; NEVER_NS: without end).  Signal handlers run meanwhile
-        and what they raise comes out of here."""
+    cdef bint park(self, int64_t timeout_ns, int64_t spin_ns) except -1:
+        """Sleep until woken (True) or for `timeout_ns` (False; NEVER_NS: without end), after looking out, awake, for
+        `spin_ns`.  Signal handlers run meanwhile and what they raise comes out of here."""
         cdef int64_t until_ns = NEVER_NS if timeout_ns == NEVER_NS else monotonic_ns() + timeout_ns
         cdef int64_t left_ns
         cdef PyLockStatus status
+        if spin_ns > 0 and self.nap_ns == 0 and self.look_out(monotonic_ns() + min(spin_ns, timeout_ns)):
+            self.woken = False
+            return True
         while True:
             left_ns = LONGEST_SLEEP_NS
             if until_ns != NEVER_NS:
                 left_ns = min(left_ns, max(until_ns - monotonic_ns(), <int64_t>0))
             with nogil:
                 status = PyThread_acquire_lock_timed(self.sleep, (left_ns + 999) // 1000, 1)
+                if self.nap_ns > 0 and status == PY_LOCK_ACQUIRED:
+                    PyThread_acquire_lock_timed(self.sleep, self.nap_ns // 1000, 0)
             if status == PY_LOCK_ACQUIRED:
                 self.woken = False
                 return True
@@ -147,6 +174,17 @@ cdef class Parker(Listener):
                 PyErr_CheckSignals()
             elif until_ns != NEVER_NS and monotonic_ns() >= until_ns:
                 return False
+
+
+    cdef bint look_out(self, int64_t until_ns) noexcept:
+        """Whether this is woken before `until_ns`.  Stays awake, but lets others have the core."""
+        cdef bint woken = False
+        with nogil:
+            while not woken and monotonic_ns() < until_ns:
+                woken = PyThread_acquire_lock_timed(self.sleep, 0, 0) == PY_LOCK_ACQUIRED
+                if not woken:
+                    yield_core()
+        return woken
 
 
 cdef list idle_parkers = []
@@ -432,8 +470,6 @@ cdef class BaseFuture(Request):
         Raises TimeoutError after `timeout` seconds, and WouldDeadlock where the end could never come.
         """
         cdef int64_t until_ns = NEVER_NS
-        cdef int64_t beat_ns
-        cdef Parker parker
         cdef Owner owner = self.owner
         if owner is None:
             return 0
@@ -443,24 +479,7 @@ cdef class BaseFuture(Request):
             if timeout <= 0:
                 raise TimeoutError
             until_ns = monotonic_ns() + <int64_t>(timeout * 1e9)
-        beat_ns = owner.before_blocking(self)
-        parker = take_parker()
-        try:
-            if self.listen(parker):
-                while not parker.park(beat_ns if until_ns == NEVER_NS else min(beat_ns, until_ns - monotonic_ns())):
-                    if monotonic_ns() >= until_ns:
-                        raise TimeoutError
-                    owner.heartbeat()
-        except BaseException:
-            # A parker that another thread has just taken off the chain will be woken by it: leave it to that.
-            if self.unlisten(parker):
-                give_parker(parker)
-            raise
-        else:
-            give_parker(parker)
-        finally:
-            owner.after_blocking()
-        return 0
+        return owner.wait_for(self, until_ns)
 
     cdef object outcome(self):
         """The result, or raise how else it ended."""

@@ -112,14 +112,8 @@ cdef class Rows(Owner):
     cdef bint is_running(self, BaseFuture whole) except -1:
         return self.results is not None and not self.waits()
 
-    cpdef int64_t before_blocking(self, BaseFuture future) except? -2:
-        return self.dispatcher.before_blocking(future)
-
-    cpdef int after_blocking(self) except -1:
-        return self.dispatcher.after_blocking()
-
-    cpdef int heartbeat(self) except -1:
-        return self.dispatcher.heartbeat()
+    cdef int wait_for(self, BaseFuture future, int64_t until_ns) except -1:
+        return self.dispatcher.wait_for(future, until_ns)
 
 
 cdef BaseFuture submit_rows(
@@ -197,6 +191,7 @@ cdef class Shared(Owner):
         terms.deadline_ns = caller.entry.deadline_ns
         terms.priority = caller.entry.priority
         terms.weight = self.request.entry.weight
+        terms.blocks = False
         try:
             if self.sharing.start(self.fn, self.item, self.key, self.id, caller, &terms):
                 return 0
@@ -226,14 +221,8 @@ cdef class Shared(Owner):
     cdef bint is_running(self, BaseFuture caller) except -1:
         return self.request.entry.status == RUNNING
 
-    cpdef int64_t before_blocking(self, BaseFuture future) except? -2:
-        return self.sharing.dispatcher.before_blocking(future)
-
-    cpdef int after_blocking(self) except -1:
-        return self.sharing.dispatcher.after_blocking()
-
-    cpdef int heartbeat(self) except -1:
-        return self.sharing.dispatcher.heartbeat()
+    cdef int wait_for(self, BaseFuture future, int64_t until_ns) except -1:
+        return self.sharing.dispatcher.wait_for(future, until_ns)
 
 
 cdef class Sharing:

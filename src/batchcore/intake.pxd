@@ -16,6 +16,7 @@ cdef struct Terms:              # how a request wants to be served
     int64_t deadline_ns         # NEVER_NS: none
     int32_t priority
     int32_t weight
+    bint blocks                 # whoever submits it waits for it at once
 
 
 cdef class Intake(Owner):
@@ -25,6 +26,7 @@ cdef class Intake(Owner):
     cdef public str name                # for messages
     cdef int64_t timeout_ns             # of a request that names none; NEVER_NS: none
     cdef public bint block              # on_full="block"
+    cdef bint lends                     # who waits for an answer computes it
     cdef bint sorts                     # one of those below is there
     cdef readonly Form form             # how items become arrays; None: fn is given a list, or what `collate` makes
     cdef object key_fn                  # item -> key; None: only submit tells

@@ -163,7 +163,7 @@ cdef class Intake(Owner):
             self.recorder.add(terms.now_ns, terms.deadline_ns, terms.priority)
         unlock(&self.lock)
         if answer == ACCEPTED:
-            if signal:
+            if signal and not (terms.blocks and self.lends):
                 self.call_server()
             return future
         if lane is not None:
@@ -326,7 +326,7 @@ cdef class Intake(Owner):
                     return future
                 if terms.deadline_ns != NEVER_NS:
                     left_ns = min(left_ns, max(terms.deadline_ns - self.now(), <int64_t>0))
-                if not parker.park(left_ns):
+                if not parker.park(left_ns, self.spin_ns):
                     self.heartbeat()
             finally:
                 self.leave_room(parker)

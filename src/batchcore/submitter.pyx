@@ -211,6 +211,7 @@ cdef class Submitter:
         """Submit one item and wait for its result; parameters and errors as in `submit` and `Future.result`."""
         cdef Terms terms
         self.agree(&terms, timeout_ms, priority)
+        terms.blocks = True
         cdef BaseFuture future
         if self.sharing is None:
             future = self.ready().submit(self.fn, item, key, weight, &terms)
@@ -238,6 +239,7 @@ cdef class Submitter:
             terms.deadline_ns = terms.now_ns + dispatcher.timeout_ns
         terms.priority = priority_of(priority)
         terms.weight = 1
+        terms.blocks = False
         return 0
 
 

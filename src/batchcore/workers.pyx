@@ -119,7 +119,7 @@ cdef class ThreadDispatcher(Dispatcher):
         self.let_go()
         if worker is self.timed:
             left_ns = max(self.armed_ns - monotonic_ns(), <int64_t>0)
-        called = worker.park(left_ns)
+        called = worker.park(left_ns, self.spin_ns)
         lock(&self.lock)
         if worker is self.timed:
             self.timed = None
@@ -129,7 +129,7 @@ cdef class ThreadDispatcher(Dispatcher):
             called = True
         unlock(&self.lock)
         if not called:
-            worker.park(NEVER_NS)   # it was called just after the timer: take that call too
+            worker.park(NEVER_NS, 0)   # it was called just after the timer: take that call too
         return 0
 
     cdef int execute(self, Batch batch) except -1:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_CONCURRENT_BATCHES",
     "MAX_MS",
+    "MAX_SPIN_US",
     "UNCHANGED",
     "Options",
     "Terms",
@@ -27,10 +28,14 @@ __all__ = [
     "default_batch_size",
     "engine_options",
     "nanoseconds",
+    "spin_nanoseconds",
 ]
 
 MAX_MS: Final = 1e10
 """Longest duration an option may name, milliseconds: 115 days."""
+
+MAX_SPIN_US: Final = 1e6
+"""Longest that a thread may look out awake, microseconds."""
 
 MAX_CONCURRENT_BATCHES: Final = 1024
 """Most batches, and so most worker threads, of one scheduler."""
@@ -73,6 +78,8 @@ class Options(TypedDict, total=False):
     max_queue_size: int
     on_full: Literal["raise", "block"]
     max_concurrent_batches: int
+    run_in: Literal["worker", "caller"]
+    spin_us: float
     name: str | None
     metrics: bool
     registry: CollectorRegistry | None
@@ -106,6 +113,23 @@ def nanoseconds(name: str, value: Any) -> int | None:
     if not 0 <= number <= MAX_MS:
         raise ValueError(f"{name} is {value!r}; it must be from 0 to {MAX_MS:g} milliseconds, or None for no limit")
     return int(float(number) * 1e6)
+
+
+def spin_nanoseconds(spin_us: Any) -> int:
+    """Return `spin_us` as nanoseconds.
+
+    Raises
+    ------
+    TypeError
+        If it is not a real number; a bool is not.
+    ValueError
+        If it is negative, above `MAX_SPIN_US` or not a number.
+    """
+    if isinstance(spin_us, bool) or not isinstance(spin_us, numbers.Real):
+        raise TypeError(f"spin_us must be a number of microseconds, not {spin_us!r}; 0 means to sleep at once")
+    if not 0 <= spin_us <= MAX_SPIN_US:
+        raise ValueError(f"spin_us is {spin_us!r}; it must be from 0 to {MAX_SPIN_US:g} microseconds")
+    return int(float(spin_us) * 1e3)
 
 
 def choice(name: str, value: Any, choices: tuple[_T, ...]) -> _T:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from prometheus_client import CollectorRegistry
 
+from batchcore.callers import CallerDispatcher
 from batchcore.dispatcher import Dispatcher
 from batchcore.engine import Engine, integer
 from batchcore.future import Future
@@ -35,6 +36,7 @@ from pybatch.options import (
     default_batch_size,
     engine_options,
     nanoseconds,
+    spin_nanoseconds,
 )
 from pybatch.recording import Recording
 
@@ -130,6 +132,17 @@ class Scheduler(Submitter[X, Y]):
         there, use `submit_wait`.
     max_concurrent_batches : int, default 1
         Batches that may run at once, 1 to 1,024: worker threads, or tasks of an ``async def``.
+    run_in : {"worker", "caller"}, default "worker"
+        Where a plain `fn` runs: on worker threads of the scheduler; or on the threads that wait for it.  With
+        ``caller``, who blocks in `Future.result` or ``scheduler(item)`` runs the batch, its own item and others', unless
+        `max_concurrent_batches` others do already; who awaits has it run on the event loop, which stands still
+        meanwhile.  An idle call then costs no change of thread.  What nobody waits for in these ways is run by a worker
+        thread, up to 5 ms later.  Not for an `fn` that is bound to a thread, for callers that hold a lock which `fn`
+        takes, or where an answer may not wait for the end of a batch: a timeout does not interrupt `fn`.
+    spin_us : float, default 0
+        How long a thread looks out, awake, before it sleeps, 0 to 1e6 microseconds: a worker for requests, a caller for
+        its answer.  Where it takes a sleeping thread long to wake, 50 to 200 shorten the way there and back; the price
+        is as much CPU time after each batch and each call.
     name : str, optional
         For metrics, messages and threads.  Default: the name of `fn`.  Made unique among the live schedulers of a
         registry as ``name-2``, ``name-3``, ...
@@ -198,6 +211,8 @@ class Scheduler(Submitter[X, Y]):
         max_queue_size: int = 65536,
         on_full: Literal["raise", "block"] = "raise",
         max_concurrent_batches: int = 1,
+        run_in: Literal["worker", "caller"] = "worker",
+        spin_us: float = 0,
         name: str | None = None,
         metrics: bool = True,
         registry: CollectorRegistry | None = None,
@@ -234,6 +249,11 @@ class Scheduler(Submitter[X, Y]):
         timeout_ns = nanoseconds("timeout_ms", timeout_ms)
         block = choice("on_full", on_full, ("raise", "block")) == "block"
         capacity = integer("max_concurrent_batches", max_concurrent_batches, 1, MAX_CONCURRENT_BATCHES)
+        is_async = _is_async(fn)
+        lent = choice("run_in", run_in, ("worker", "caller")) == "caller"
+        if lent and is_async:
+            raise ValueError("run_in is 'caller', but fn is an async def: it runs on the event loop of its callers anyway")
+        spin_ns = spin_nanoseconds(spin_us)
         form, collate = form_of(
             batch_as,
             array_module=choice("array_module", array_module, ("numpy", "torch")),
@@ -256,8 +276,9 @@ class Scheduler(Submitter[X, Y]):
             delay_bounds_ns=_metrics.DELAY_BOUNDS_NS,
             **options,
         )
-        dispatcher = self._driver(engine, name, _is_async(fn))
+        dispatcher = self._driver(engine, name, is_async, lent)
         dispatcher.block = block
+        dispatcher.spin_ns = spin_ns
         dispatcher.set_timeout_ns(timeout_ns)
         dispatcher.sort_by(key_fn=key_fn, weight_fn=weight_fn, form=form, collate=collate, copies=copy_results)
         self._serve_with(dispatcher, fn)
@@ -269,9 +290,11 @@ class Scheduler(Submitter[X, Y]):
             dispatcher.name = _metrics.register(registry, self, name)
         watch(dispatcher)
 
-    def _driver(self, engine: Engine, name: str, is_async: bool) -> Dispatcher:
+    def _driver(self, engine: Engine, name: str, is_async: bool, lent: bool) -> Dispatcher:
         """Return what runs the batches."""
-        return LoopDispatcher(engine, name) if is_async else ThreadDispatcher(engine, name)
+        if is_async:
+            return LoopDispatcher(engine, name)
+        return CallerDispatcher(engine, name) if lent else ThreadDispatcher(engine, name)
 
     @property
     def name(self) -> str:

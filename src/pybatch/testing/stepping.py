@@ -223,7 +223,7 @@ class SteppingScheduler(Scheduler[X, Y]):
         self._service_ms = service_ms
         super().__init__(fn, metrics=metrics, **options)
 
-    def _driver(self, engine: Engine, name: str, is_async: bool) -> _core.Dispatcher:
+    def _driver(self, engine: Engine, name: str, is_async: bool, lent: bool) -> _core.Dispatcher:
         self._stepping = _SteppingDispatcher(engine, name, self._service_ms, is_async)
         self._clock._move(self._stepping)
         return self._stepping

@@ -1,0 +1,3 @@
+from batchcore.workers import ThreadDispatcher
+
+class CallerDispatcher(ThreadDispatcher): ...

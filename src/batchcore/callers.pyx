@@ -1,0 +1,308 @@
+"""Batches that run on the threads of their callers: ``run_in="caller"``.
+
+A caller that blocks lends its thread: until its own answer is there it does what a worker thread does.  It takes a
+batch and runs it, as leader, or sleeps among the others until one who leaves hands over to it, or the timer rings that
+it keeps.  So an idle call changes no thread at all, and a burst has one leader and followers: as in the group commit of
+databases, and in flat combining (Hendler et al., SPAA 2010).  The engine's capacity bounds how many lead at once.
+
+An event loop takes turns: a callback runs one batch, on the loop.  What comes from somebody who neither blocks nor runs
+a loop is looked after by a worker thread, but not at once, since a submit is often followed by `result`.
+
+What interrupts a leader, a Ctrl-C say, is its own: it comes out of its call, and the others get `BatchAborted`.
+"""
+
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.stdint cimport int64_t
+
+import asyncio
+import sys
+from asyncio import _get_running_loop
+
+from batchcore.current import serving
+from batchcore.errors import BatchAborted
+
+from batchcore._clock cimport monotonic_ns
+from batchcore._lock cimport lock, unlock
+from batchcore._types cimport NEVER_NS
+from batchcore.dispatcher cimport Batch, Dispatcher
+from batchcore.future cimport BaseFuture, FanOut, Owner, Parker, give_parker, take_parker
+from batchcore.workers cimport ThreadDispatcher, Worker
+
+cdef int64_t DOZE_NS = 5_000_000    # how long a submitter has to come back and block
+cdef tuple ENDINGS = (Exception, asyncio.CancelledError, GeneratorExit)     # of fn; all else interrupts its thread
+cdef list idle_callers = []
+
+
+cdef class Caller(Worker):
+    """A thread that is lent.  It may be woken in vain, and then looks again."""
+
+    cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
+        cdef CallerDispatcher dispatcher = self.dispatcher
+        if dispatcher is not None:
+            # It is awake now, and about to leave: nobody should hand over to it.
+            lock(&dispatcher.lock)
+            dispatcher.waiting.pop(self, None)
+            unlock(&dispatcher.lock)
+        return self.wake()
+
+
+cdef class Turn:
+    """A callback by which an event loop runs a batch, or sees what there is to do; if its loop drops it, it tells."""
+
+    def __call__(self):
+        if not self.done:
+            self.done = True
+            self.dispatcher.take_turn(self)
+
+    def __del__(self):
+        if not self.done and not sys.is_finalizing():
+            self.done = True
+            self.dispatcher.lose_turn(self)
+
+
+cdef class CallerDispatcher(ThreadDispatcher):
+    """Runs a plain function on the threads and event loops that wait for it."""
+
+    def __cinit__(self):
+        self.waiting = {}
+        self.lends = True
+
+    cdef bint due(self) noexcept:
+        if self.host_comes and self.host_thread != PyThread_get_thread_ident():
+            self.coming = False     # the loop may be busy, or stopped: no other thread relies on it
+        return ThreadDispatcher.due(self)
+
+    cpdef int signal(self) except -1:
+        """Wake the caller that has waited longest; else have an event loop take a turn, or a worker thread look."""
+        cdef Caller caller = None
+        lock(&self.lock)
+        for caller in self.waiting:
+            break
+        if caller is not None:
+            del self.waiting[caller]
+            caller.coming = True
+        unlock(&self.lock)
+        if caller is not None:
+            return caller.wake()
+        if self.call_host(_get_running_loop()) or self.dozing:
+            return 0
+        self.dozing = len(self.parked) > 0
+        return ThreadDispatcher.signal(self)
+
+    # --- threads
+
+    cdef int wait_for(self, BaseFuture future, int64_t until_ns) except -1:
+        """Work until `future` has ended; in `fn`, and on threads of our own, only wait."""
+        cdef Caller caller
+        cdef Batch batch
+        cdef int64_t sleep_ns
+        cdef bint listening = False
+        if PyThread_get_thread_ident() in self.workers:
+            self.hand_over()    # if it was on this thread to decide
+            return Owner.wait_for(self, future, until_ns)
+        caller = self.enter()
+        try:
+            while future.owner is not None:
+                caller.coming = True
+                batch = self.take(caller)
+                if batch is not None:
+                    self.lead(caller, batch)
+                    batch = None
+                    continue
+                listening = listening or future.listen(caller)
+                if not listening:
+                    break
+                sleep_ns = NEVER_NS if until_ns == NEVER_NS else until_ns - monotonic_ns()
+                if caller is self.timed:
+                    sleep_ns = min(sleep_ns, self.armed_ns - monotonic_ns())
+                caller.park(max(sleep_ns, <int64_t>0), self.spin_ns)
+                if future.owner is not None and monotonic_ns() >= until_ns:
+                    raise TimeoutError
+                self.rouse(caller)
+        finally:
+            if listening:
+                future.unlisten(caller)
+            self.leave_callers(caller)
+        return 0
+
+    cdef Caller enter(self):
+        """Lend this thread."""
+        cdef Caller caller
+        try:
+            caller = <Caller>idle_callers.pop()
+        except IndexError:
+            caller = Caller.__new__(Caller)
+        caller.dispatcher = self
+        caller.thread = PyThread_get_thread_ident()
+        caller.before = self.workers.get(caller.thread)
+        caller.coming = False
+        self.workers[caller.thread] = caller
+        return caller
+
+    cdef int leave_callers(self, Caller caller) except -1:
+        """Take the thread back; what was on it passes to another."""
+        self.rouse(caller)
+        if caller.before is None:
+            self.workers.pop(caller.thread, None)
+        else:
+            self.workers[caller.thread] = caller.before
+        caller.dispatcher = caller.before = None
+        try:
+            if caller.coming:
+                self.hand_over()
+        finally:
+            idle_callers.append(caller)
+        return self.let_go()
+
+    cdef void settle(self, Parker parker) noexcept:
+        """Lay a caller to sleep, as the keeper of the timer if there is none that is early enough; None: a loop."""
+        if isinstance(parker, Caller):
+            (<Caller>parker).coming = False
+            self.waiting[parker] = None
+        elif parker is not None:
+            ThreadDispatcher.settle(self, parker)
+            return
+        if self.wake_at_ns < self.armed_ns:
+            self.armed_ns = self.wake_at_ns
+            self.timed = <Worker>parker
+
+    cdef int rouse(self, Caller caller) except -1:
+        """Let a caller sleep no longer: if it has the timer, that is on it."""
+        lock(&self.lock)
+        self.waiting.pop(caller, None)
+        if caller is self.timed:
+            self.timed = None
+            self.armed_ns = NEVER_NS
+            caller.coming = True
+        unlock(&self.lock)
+        return 0
+
+    cdef int lead(self, Caller caller, Batch batch) except -1:
+        """Run `fn` on a batch, here; what interrupts this thread comes out."""
+        token = serving.set(caller)
+        caller.running = batch
+        try:
+            self.hand_over()
+            try:
+                results = batch.run()
+            except BaseException as error:
+                self.fail(batch, error)
+            else:
+                self.finish(batch, results)
+        except BaseException as error:
+            Dispatcher.fail(self, batch, error)     # what is left of it
+            raise
+        finally:
+            caller.running = None
+            serving.reset(token)
+        return 0
+
+    cpdef int fail(self, Batch batch, object error) except -1:
+        """The same; but an error that is meant for this thread is raised, and the callers get `BatchAborted`."""
+        if isinstance(error, ENDINGS):
+            return Dispatcher.fail(self, batch, error)
+        aborted = BatchAborted("the thread that ran the batch was interrupted")
+        aborted.__cause__ = error
+        Dispatcher.fail(self, batch, aborted)
+        raise error
+
+    # --- event loops
+
+    cdef bint call_host(self, object here) except -1:
+        """Have the event loop that runs here, or the one that asked last, take a turn; False: there is none to do it."""
+        cdef Turn turn
+        if here is not None:
+            if here is not self.host:
+                self.host = here
+                self.host_thread = PyThread_get_thread_ident()
+                self.host_comes = False
+            elif self.host_comes:
+                return True
+        elif self.host is None or self.host_comes:
+            return False
+        elif self.host.is_closed() or not self.host.is_running():
+            self.host = None
+            return False
+        turn = Turn.__new__(Turn)
+        turn.dispatcher = self
+        turn.at_ns = NEVER_NS
+        self.host_comes = True
+        call = self.host.call_soon_threadsafe if here is None else self.host.call_soon
+        try:
+            call(turn)
+        except RuntimeError:    # closed since we looked
+            turn.done = True
+            self.host = None
+            self.host_comes = False
+            return False
+        except BaseException:   # a Ctrl-C on the way: we are called again
+            turn.done = True
+            self.host_comes = False
+            raise
+        return True
+
+    cdef int take_turn(self, Turn turn) except -1:
+        """Run a batch on this loop, or set its timer."""
+        cdef Caller caller
+        cdef Batch batch
+        cdef Turn timer
+        cdef int64_t armed_ns
+        self.forget_turn(turn)
+        armed_ns = self.armed_ns
+        caller = self.enter()
+        try:
+            caller.coming = True
+            batch = self.take()
+            if batch is not None:
+                self.lead(caller, batch)
+                return 0
+            caller.coming = False
+            if self.timed is None and self.armed_ns != armed_ns:
+                timer = Turn.__new__(Turn)
+                timer.dispatcher = self
+                timer.at_ns = self.armed_ns
+                _get_running_loop().call_later(max(self.armed_ns - self.now(), <int64_t>0) / 1e9, timer)
+        finally:
+            self.leave_callers(caller)
+        return 0
+
+    cdef int forget_turn(self, Turn turn) except -1:
+        """This turn is not to come any more."""
+        if turn.at_ns == NEVER_NS:
+            self.host_comes = False
+        elif self.timed is None and self.armed_ns == turn.at_ns:
+            self.armed_ns = NEVER_NS
+        return 0
+
+    cdef int lose_turn(self, Turn turn) except -1:
+        """The loop of this turn was closed: carry on elsewhere."""
+        self.forget_turn(turn)
+        self.start_over(self.signal)
+        return 0
+
+    # --- worker threads
+
+    cdef int rest(self, Worker worker) except -1:
+        worker.nap_ns = DOZE_NS
+        ThreadDispatcher.rest(self, worker)
+        self.dozing = False
+        return 0
+
+    cdef int execute(self, Batch batch) except -1:
+        """Run a batch; then let those who wait go on by themselves."""
+        cdef Parker parker
+        ThreadDispatcher.execute(self, batch)
+        if self.waiting:
+            self.hand_over()
+            self.dozing = True
+            parker = take_parker()
+            parker.park(DOZE_NS, 0)
+            give_parker(parker)
+            self.dozing = False
+        return 0
+
+    def after_fork(self):
+        self.waiting = {}
+        self.dozing = self.host_comes = False
+        self.host = None
+        ThreadDispatcher.after_fork(self)
