@@ -46,11 +46,11 @@ async def async_noop(items: list[int]) -> list[int]:
     return items
 
 
-def saturate(contender: ThreadContender, requests: int) -> None:
+def saturate(contender: ThreadContender, requests: int, outstanding: int = OUTSTANDING) -> None:
     submit = contender.submit
-    answers = deque(submit(0) for _ in range(OUTSTANDING))
+    answers = deque(submit(0) for _ in range(outstanding))
     oldest, append = answers.popleft, answers.append
-    for _ in repeat(None, requests - OUTSTANDING):
+    for _ in repeat(None, requests - outstanding):
         oldest().result()
         append(submit(0))
     for answer in answers:
