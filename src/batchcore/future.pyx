@@ -175,7 +175,6 @@ cdef class Parker(Listener):
             elif until_ns != NEVER_NS and monotonic_ns() >= until_ns:
                 return False
 
-
     cdef bint look_out(self, int64_t until_ns) noexcept:
         """Whether this is woken before `until_ns`.  Stays awake, but lets others have the core."""
         cdef bint woken = False
@@ -409,19 +408,25 @@ cdef class FanOut:
             except IndexError:
                 break
             schedule = loop.call_soon if loop is _get_running_loop() else loop.call_soon_threadsafe
-            interruptions = []
             try:
-                insist(functools.partial(schedule, self.run, loop), interruptions)
-                if interruptions:
-                    self.error = interruptions[0]
+                schedule(self.run, loop)
             except BaseException as error:
-                self.scheduled.pop(loop, None)
-                if not loop.is_closed():    # else nobody is left to wake
-                    report(error, loop)
+                self.wake_again(functools.partial(schedule, self.run, loop), loop, error)
         if self.error is not None:
             error = self.error
             self.error = None
             raise error
+        return 0
+
+    cdef int wake_again(self, object schedule, object loop, object error) except -1:
+        """What came out was a signal handler's, and is raised later; or nobody is left to wake."""
+        try:
+            insist(schedule, [error])
+            self.error = error
+        except BaseException as real:
+            self.scheduled.pop(loop, None)
+            if not loop.is_closed():
+                report(real, loop)
         return 0
 
     def run(self, loop):

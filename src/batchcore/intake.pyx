@@ -97,8 +97,14 @@ cdef class Intake(Owner):
         What a signal handler raises on the way comes out when somebody really is coming.
         """
         cdef list interruptions = []
+        if signal is None:
+            try:
+                return self.signal()
+            except BaseException as error:
+                interruptions.append(error)
+                signal = self.signal
         try:
-            insist(self.signal if signal is None else signal, interruptions)
+            insist(signal, interruptions)
         except BaseException as error:
             self.coming = False
             self.clear(f"nobody could be started to compute it: {error}")
