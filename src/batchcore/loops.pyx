@@ -15,6 +15,7 @@ from libc.stdint cimport int64_t
 
 import asyncio
 import contextlib
+import contextvars
 import sys
 import threading
 import weakref
@@ -142,7 +143,8 @@ cdef class LoopDispatcher(Dispatcher):
     cdef int watch(self, object loop) except -1:
         """Lay a nudge into a host that tells of its closing; called on it."""
         if loop not in self.watches:
-            self.watches[loop] = weakref.ref(loop.call_later(FOREVER_S, self.nudge(loop)))
+            handle = loop.call_later(FOREVER_S, self.nudge(loop), context=contextvars.Context())    # nobody's
+            self.watches[loop] = weakref.ref(handle)
         return 0
 
     cdef object own_loop(self):
@@ -321,7 +323,7 @@ class LoopThread:
     """An event loop on a daemon thread of its own."""
 
     def __init__(self, name):
-        self.loop = asyncio.new_event_loop()
+        self.loop = contextvars.Context().run(asyncio.new_event_loop)   # which keeps its context
         self._name = name
         self._thread = None
         self._unclaimed = [self.loop]   # until somebody takes it to run it, or to close it

@@ -410,9 +410,10 @@ class Scheduler(Submitter[X, Y]):
         """
         until = None if timeout is None else time.monotonic() + timeout
         self.dispatcher.flush(drain=True)
-        for future in self.dispatcher.pending():
+        pending = self.dispatcher.pending()
+        while pending:  # with no name for the future: fn may run in here, and its error keeps this frame
             try:
-                future.exception(None if until is None else until - time.monotonic())
+                pending.pop().exception(None if until is None else until - time.monotonic())
             except TimeoutError:
                 return False
             except concurrent.futures.CancelledError:
@@ -628,8 +629,8 @@ def _map(submit: Callable[[X], Future[Y]], items: Iterable[X], ahead: int) -> It
             outstanding.popleft()
             yield result
     finally:
-        for future in outstanding:
-            future.cancel()
+        while outstanding:  # an error keeps this frame, which must not keep the error
+            outstanding.popleft().cancel()
 
 
 def _give_turn(loop: asyncio.AbstractEventLoop, turn: asyncio.Future[None], _: object = None) -> bool:
