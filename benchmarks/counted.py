@@ -12,11 +12,14 @@ import math
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import repeat
 
 from batchcore.dispatcher import Batch, Dispatcher
 from batchcore.engine import Engine
+from batchcore.future import Future
 from pybatch import Scheduler
 from pybatch.drivers import aio
 from workloads import CONTENDERS, OURS, OUTSTANDING, check, noop
@@ -24,7 +27,8 @@ from workloads import CONTENDERS, OURS, OUTSTANDING, check, noop
 LENGTHS = (5 * OUTSTANDING, 15 * OUTSTANDING)
 SIZE = 64
 BATCH_NS = 1_000_000
-CLOCK = 2**63 - 1
+CLOCK = 2**63 - 1  # the virtual time of a dispatcher that reads the clock
+exhaust = deque[object](maxlen=0).extend
 
 
 @contextmanager
@@ -58,9 +62,9 @@ class Unserved(Scheduler[int, int]):
         super().__init__(noop, max_batch_size=SIZE)
         self.dispatcher.virtual_ns = time.monotonic_ns()
         for _ in range(100):
-            self.submit_many(range(SIZE))
-            self.finish([self.take()])
-        self.submit_many(range(SIZE))
+            batch = self.take()
+            self.dispatcher.virtual_ns += BATCH_NS
+            self.dispatcher.finish(batch, batch.run())
         self.running = self.take()
         self.dispatcher.hand_over()
 
@@ -68,46 +72,43 @@ class Unserved(Scheduler[int, int]):
         return ByHand(engine, name)
 
     def take(self) -> Batch:
+        self.submit_many(range(SIZE))
         batch = self.dispatcher.take()
         if batch is None or len(batch) != SIZE:
-            raise RuntimeError("the scheduler does not take full batches")
+            raise RuntimeError("a full batch did not leave")
         return batch
-
-    def finish(self, batches: list[Batch]) -> None:
-        """End batches after the time that each takes."""
-        self.dispatcher.virtual_ns += BATCH_NS
-        for batch in batches:
-            self.dispatcher.finish(batch, batch.run())
 
 
 def steps(requests: int) -> None:
-    """Take every step by itself. None fills a long list: to move it as it grows is a matter of luck."""
+    """Take every step by itself.
+
+    Few are loops of Python, whose own cost would hide that of the step, and no long list grows, whose moves depend on
+    where it lies.
+    """
     batches = requests // SIZE
     with Unserved() as scheduler:
-        dispatcher, submit, submit_many = scheduler.dispatcher, scheduler.submit, scheduler.submit_many
-        take, finish = dispatcher.take, dispatcher.finish
+        dispatcher, take, finish = scheduler.dispatcher, scheduler.dispatcher.take, scheduler.dispatcher.finish
         dispatcher.virtual_ns = CLOCK
         with counted("submit", requests):
-            for item in range(requests):
-                submit(item)
+            exhaust(map(scheduler.submit, repeat(0, requests)))
         with counted("submit_many of 64", requests):
-            for _ in range(batches):
-                submit_many(range(SIZE))
+            exhaust(map(scheduler.submit_many, repeat(range(SIZE), batches)))
         dispatcher.clear()
         dispatcher.virtual_ns = dispatcher.now_ns()
-        futures = submit_many(range(requests))
+        futures = scheduler.submit_many(range(requests))
         finish(scheduler.running, scheduler.running.run())
         scheduler.reconfigure(max_concurrent_batches=batches)
         dispatcher.virtual_ns += BATCH_NS
         with counted("dispatch of 64", requests):
             served = [(batch, batch.run()) for batch in iter(take, None)]
         dispatcher.virtual_ns += BATCH_NS
+        if len(served) != batches:
+            raise RuntimeError(f"{requests} requests left in {len(served)} batches")
         with counted("completion of 64", requests):
             for batch, results in served:
                 finish(batch, results)
         with counted("result", requests):
-            for future in futures:
-                future.result()
+            exhaust(map(Future.result, futures))
         check([future.result() for future in futures])
 
 
