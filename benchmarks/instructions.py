@@ -46,14 +46,16 @@ examples:
 
 
 def machine() -> str:
-    """Say what figures depend on."""
+    """Say what figures depend on: the interpreter, and who made our extensions, which is written in them."""
     python = f"{platform.python_implementation()} {sysconfig.get_python_version()}{sys.abiflags}"
-    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-    interpreter = re.sub(r"\..*", "", platform.python_compiler()) + (" optimized" if optimized else "")
-    # What compiled an extension has left its name there.
-    made_by = re.search(rb"(GCC|clang)[^\0]*? (\d+)\.\d+\.\d+", Path(dispatcher.__file__).read_bytes())
-    compiler = b" ".join(made_by.groups()).decode() if made_by else "unknown compiler"
-    return f"{python} by {interpreter}, extensions by {compiler}, {platform.machine()}"
+    optimized = "optimized " if "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "") else ""
+    python_by = platform.python_compiler().split(".")[0]
+    extension = Path(dispatcher.__file__).read_bytes()
+    cython, compiler = (
+        b" ".join(found.groups()).decode() if (found := re.search(mark, extension)) else "unknown"
+        for mark in (rb"_(cython)_(\d+_\d+)_", rb"(GCC|clang)[^\0]*? (\d+)\.\d+\.\d+")
+    )
+    return f"{optimized}{python} by {python_by}, {cython.replace('_', '.')} by {compiler}, {platform.machine()}"
 
 
 def count() -> dict[str, float]:
