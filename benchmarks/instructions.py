@@ -26,7 +26,7 @@ UPDATE = "make bench-instructions ARGS=--update"
 
 EPILOG = f"""\
 what is counted, for one request:
-  submit             into a queue whose only worker is busy, one at a time; the caller's loop included
+  submit             into a queue whose only worker is busy, one at a time
   submit_many of 64  the same, 64 at a time
   dispatch of 64     from the queue to the call of fn
   completion of 64   from the return of fn until the futures are done
