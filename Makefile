@@ -4,10 +4,10 @@ VENV := .venv
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi') setup.py pyproject.toml
 PIP := -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-torch bench lint coverage sanitize clean
+.PHONY: help demo test test-torch bench bench-instructions lint coverage sanitize clean
 
 help:  ## what there is to make
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,9 @@ bench: $(VENV)/.bench  ## this scheduler against three written by hand
 	$(VENV)/bin/python benchmarks/cpu_per_request.py
 	$(VENV)/bin/python benchmarks/poisson_in_real_time.py
 	$(VENV)/bin/python -m pytest benchmarks $(ARGS)
+
+bench-instructions: $(VENV)/.installed  ## instructions per request, against the figures in benchmarks/instructions.json
+	$(VENV)/bin/python benchmarks/instructions.py $(ARGS)
 
 lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.bench  ## style and types
 	$(VENV)/bin/ruff check .

@@ -24,6 +24,7 @@ MODULES = [
     "submitter",
     "workers",
     "callers",
+    "loops",
     "recorder",
     "simulator",
 ]

@@ -76,8 +76,8 @@ cdef class CallerDispatcher(ThreadDispatcher):
         """Wake the caller that has waited longest; else have an event loop take a turn, or a worker thread look."""
         cdef Caller caller = None
         lock(&self.lock)
-        for caller in self.waiting:
-            break
+        if self.waiting:
+            caller = <Caller>next(iter(self.waiting))
         if caller is not None:
             del self.waiting[caller]
             caller.coming = True
@@ -209,7 +209,7 @@ cdef class CallerDispatcher(ThreadDispatcher):
     # --- event loops
 
     cdef bint call_host(self, object here) except -1:
-        """Have the event loop that runs here, or the one that asked last, take a turn; False: there is none to do it."""
+        """Have the event loop that runs here, or the one that asked last, take a turn; False: there is none."""
         cdef Turn turn
         if here is not None:
             if here is not self.host:

@@ -23,7 +23,7 @@ cdef class Batch:
     cdef Form form
     cdef object collate
     cdef dict spoiled                   # index -> error, of items that could not be rows; None: there are none
-    cdef readonly object server         # who took it, if `take` was told
+    cdef object server                  # for the driver that took it
     cdef tuple assemble(self, list pieces)
     cpdef object run(self)
 
@@ -45,6 +45,6 @@ cdef class Dispatcher(Intake):
     cdef bint leave(self, Batch batch, int64_t failed) except -1
     cdef int tell_policy(self, Batch batch) except -1
     cpdef int let_go(self) except -1
-    cpdef Batch take(self, Parker parker=*, object server=*)
+    cpdef Batch take(self, Parker parker=*)
     cpdef int finish(self, Batch batch, object results) except -1
     cpdef int fail(self, Batch batch, object error) except -1

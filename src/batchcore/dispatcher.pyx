@@ -2,8 +2,8 @@
 
 A `Dispatcher` is an `Intake` (see `intake.pyx`, also for the lock and for why no wake-up is lost) that gives what the
 engine decided to whoever drives it.  A driver calls `take` for the next batch, runs `fn`, and calls `finish` or `fail`;
-it overrides `signal`, which asks for a call of `take` from somewhere else.  Drivers: `workers.pyx` (threads) and
-`pybatch.drivers.aio` (event loops).
+it overrides `signal`, which asks for a call of `take` from somewhere else.  Drivers: `workers.pyx` (threads),
+`callers.pyx` (the threads of callers) and `loops.pyx` (event loops).
 """
 
 from cpython.pythread cimport PyThread_get_thread_ident
@@ -128,11 +128,11 @@ cdef class Dispatcher(Intake):
         """Set the timer for `wake_at_ns`; `parker` is what `take` was given.  Under the lock."""
         self.armed_ns = self.wake_at_ns
 
-    cpdef Batch take(self, Parker parker=None, object server=None):
+    cpdef Batch take(self, Parker parker=None):
         """Return the next batch to run, or None: then there is nothing to do before `wake_at`.
 
-        Ends what has expired on the way.  With a batch, which `server` is noted on, the caller is still the one who is
-        coming: it calls `take` again at once, or `hand_over`; after an error, `take` or `start_over`.
+        Ends what has expired on the way.  With a batch the caller is still the one who is coming: it calls `take` again
+        at once, or `hand_over`; after an error, `take` or `start_over`.
         """
         cdef Decision decision
         cdef Batch batch = self.spare
@@ -160,7 +160,6 @@ cdef class Dispatcher(Intake):
             unlock(&self.lock)
             if decision.kind == DISPATCH:
                 self.fill(batch, &decision, fn, <KeyLane>keep)
-                batch.server = server
             try:
                 if decision.expired != NULL:
                     end_futures(futures_of(self.engine, decision.expired), EXPIRED, None, self.fan_out)

@@ -59,6 +59,7 @@ cdef class FanOut:
     cdef object error       # the first that came out of a listener; `wake` raises it
     cdef int add(self, Awaiter awaiter) except -1
     cdef int wake(self) except -1
+    cdef int wake_again(self, object schedule, object loop, object error) except -1
 
 
 cdef class BaseFuture(Request):

@@ -14,6 +14,7 @@ Knows nothing of queues, batches and workers beyond `Owner`.
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable
 from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.pythread cimport (
     PY_LOCK_ACQUIRED, PY_LOCK_INTR, PyLockStatus, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
     PyThread_get_thread_ident, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
@@ -40,6 +41,16 @@ cdef extern from "Python.h":
     int PyException_SetTraceback(object error, object traceback) except -1
     bint PyErr_GivenExceptionMatches(object error, object kind)
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long microseconds, int interruptible) nogil
+    void PyObject_GC_Track(PyObject *)
+    bint PyObject_GC_IsTracked(PyObject *)
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+    ctypedef struct PyAsyncMethods:
+        PySendResult (*am_send)(PyObject *, PyObject *, PyObject **) except PYGEN_ERROR
+    ctypedef struct TypeWithAsync "PyTypeObject":
+        PyAsyncMethods *tp_as_async
 
 cdef int64_t LONGEST_SLEEP_NS = 3600 * 1_000_000_000    # far below what any platform's timed wait can count
 cdef tuple NO_ARGUMENTS = ()
@@ -175,7 +186,6 @@ cdef class Parker(Listener):
             elif until_ns != NEVER_NS and monotonic_ns() >= until_ns:
                 return False
 
-
     cdef bint look_out(self, int64_t until_ns) noexcept:
         """Whether this is woken before `until_ns`.  Stays awake, but lets others have the core."""
         cdef bint woken = False
@@ -303,6 +313,21 @@ class _Bridged:
 
 
 cdef class Awaiter(Listener):
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef PyObject *given
+        if send_to_awaiter(<PyObject *>self, <PyObject *>None, &given) == PYGEN_RETURN:
+            result = <object>given
+            Py_DECREF(result)
+            raise StopIteration(result)
+        Py_DECREF(self)
+        return self
+
     cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
         return fan_out.add(self)
 
@@ -319,7 +344,7 @@ cdef class Awaiter(Listener):
         if callback is not None:
             PyContext_Enter(self.context)
             try:
-                callback(self)
+                callback(self if self.cancelled_ else NO_NEWS)
             finally:
                 PyContext_Exit(self.context)
         return 0
@@ -366,6 +391,43 @@ cdef class Awaiter(Listener):
         self.result()
 
 
+cdef PySendResult send_to_awaiter(PyObject *me, PyObject *value, PyObject **given) except PYGEN_ERROR:
+    """The step of an await: gives itself for the task to wait for, and the next time the result."""
+    cdef Awaiter self = <Awaiter>me
+    cdef BaseFuture future = self.future
+    if future.entry.status < COMPLETED:
+        if self.loop is not None:
+            raise RuntimeError("await was resumed before its request ended")
+        self.loop = get_running_loop()
+        if future.listen(self):
+            self._asyncio_future_blocking = True
+            Py_INCREF(self)
+            given[0] = me
+            return PYGEN_NEXT
+    if future.entry.status == CANCELLED:
+        raise asyncio.CancelledError
+    result = future.outcome()
+    Py_INCREF(result)
+    given[0] = <PyObject *>result
+    return PYGEN_RETURN
+
+
+# Cython knows no name for this slot.  Without it each result would travel in a StopIteration.
+(<TypeWithAsync *>Awaiter).tp_as_async.am_send = send_to_awaiter
+
+
+class NoLoop:
+    """As much of an event loop as it takes to make a future."""
+
+    def get_debug(self):
+        return False
+
+
+# What a task is woken with: it would ask any other object for its result, by name.
+NO_NEWS = asyncio.Future(loop=NoLoop())
+NO_NEWS.set_result(None)
+
+
 def wake_awaiters(list awaiters not None):
     """Resume tasks of this loop, one after the other."""
     cdef Awaiter awaiter
@@ -409,19 +471,25 @@ cdef class FanOut:
             except IndexError:
                 break
             schedule = loop.call_soon if loop is _get_running_loop() else loop.call_soon_threadsafe
-            interruptions = []
             try:
-                insist(functools.partial(schedule, self.run, loop), interruptions)
-                if interruptions:
-                    self.error = interruptions[0]
+                schedule(self.run, loop)
             except BaseException as error:
-                self.scheduled.pop(loop, None)
-                if not loop.is_closed():    # else nobody is left to wake
-                    report(error, loop)
+                self.wake_again(functools.partial(schedule, self.run, loop), loop, error)
         if self.error is not None:
             error = self.error
             self.error = None
             raise error
+        return 0
+
+    cdef int wake_again(self, object schedule, object loop, object error) except -1:
+        """What came out was a signal handler's, and is raised later; or nobody is left to wake."""
+        try:
+            insist(schedule, [error])
+            self.error = error
+        except BaseException as real:
+            self.scheduled.pop(loop, None)
+            if not loop.is_closed():
+                report(real, loop)
         return 0
 
     def run(self, loop):
@@ -567,19 +635,9 @@ cdef class BaseFuture(Request):
             callback.notify(self, None)
 
     def __await__(self):
-        cdef Awaiter awaiter
-        if self.entry.status < COMPLETED:
-            awaiter = Awaiter.__new__(Awaiter)
-            awaiter.future = self
-            awaiter.loop = get_running_loop()
-            if self.listen(awaiter):
-                awaiter._asyncio_future_blocking = True
-                yield awaiter
-                if self.entry.status < COMPLETED:
-                    raise RuntimeError("await was resumed before its request ended")
-        if self.entry.status == CANCELLED:
-            raise asyncio.CancelledError
-        return self.outcome()
+        cdef Awaiter awaiter = Awaiter.__new__(Awaiter)
+        awaiter.future = self
+        return awaiter
 
     def set_result(self, result):
         """Refuse: the scheduler alone ends a request."""
@@ -678,6 +736,8 @@ cdef Listener settle_future(BaseFuture future, Status status, object payload):
         future.payload = payload
         future.owner = None
         future.entry.status = status
+        if not PyObject_GC_IsTracked(<PyObject *>future):
+            PyObject_GC_Track(<PyObject *>future)
     return chain
 
 

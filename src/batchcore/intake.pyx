@@ -10,7 +10,7 @@ same section.  A submit signals if it changes something before that instant and 
 Lock rule: check arguments, lock, call the machine, unlock; only then raise, call back, or drop references.
 """
 
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport int64_t
 
 import collections
@@ -32,6 +32,16 @@ from batchcore.future cimport (
 from batchcore.keys cimport KeyLane
 from batchcore.lane cimport Entry, Lane
 from batchcore.machine cimport Machine, machine_cancel, machine_clear, machine_reject, machine_submit
+
+
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(PyObject *)
+
+
+cdef inline void hold(BaseFuture future) noexcept:
+    """Let the queue hold a future.  Until it ends it is no garbage, so the collector need not look at it."""
+    Py_INCREF(future)
+    PyObject_GC_UnTrack(<PyObject *>future)
 
 
 cdef list futures_of(Engine engine, Entry *chain):
@@ -97,8 +107,14 @@ cdef class Intake(Owner):
         What a signal handler raises on the way comes out when somebody really is coming.
         """
         cdef list interruptions = []
+        if signal is None:
+            try:
+                return self.signal()
+            except BaseException as error:
+                interruptions.append(error)
+                signal = self.signal
         try:
-            insist(self.signal if signal is None else signal, interruptions)
+            insist(signal, interruptions)
         except BaseException as error:
             self.coming = False
             self.clear(f"nobody could be started to compute it: {error}")
@@ -153,7 +169,7 @@ cdef class Intake(Owner):
             &self.engine.machine, terms.now_ns, &self.engine.machine.main if lane is None else &lane.lane,
             &future.entry, terms.deadline_ns, terms.priority, terms.weight)
         if answer == ACCEPTED:
-            Py_INCREF(future)
+            hold(future)
             if lane is not None:
                 Py_INCREF(lane)
             if self.fn is None:
@@ -258,7 +274,7 @@ cdef class Intake(Owner):
             if machine_submit(
                     machine, terms.now_ns, place, &future.entry, terms.deadline_ns, terms.priority,
                     future.entry.weight) == ACCEPTED:
-                Py_INCREF(future)
+                hold(future)
                 if place.owner != NULL:
                     Py_INCREF(<object>place.owner)
                 if self.fn is None:

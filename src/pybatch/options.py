@@ -127,9 +127,10 @@ def spin_nanoseconds(spin_us: Any) -> int:
     """
     if isinstance(spin_us, bool) or not isinstance(spin_us, numbers.Real):
         raise TypeError(f"spin_us must be a number of microseconds, not {spin_us!r}; 0 means to sleep at once")
-    if not 0 <= spin_us <= MAX_SPIN_US:
+    number: Any = spin_us
+    if not 0 <= number <= MAX_SPIN_US:
         raise ValueError(f"spin_us is {spin_us!r}; it must be from 0 to {MAX_SPIN_US:g} microseconds")
-    return int(float(spin_us) * 1e3)
+    return int(float(number) * 1e3)
 
 
 def choice(name: str, value: Any, choices: tuple[_T, ...]) -> _T:

@@ -18,15 +18,15 @@ from batchcore.callers import CallerDispatcher
 from batchcore.dispatcher import Dispatcher
 from batchcore.engine import Engine, integer
 from batchcore.future import Future
+from batchcore.loops import LoopDispatcher
 from batchcore.records import Stats
 from batchcore.submitter import Submitter
 from batchcore.workers import ThreadDispatcher
 from pybatch import metrics as _metrics
 from pybatch.batching import BatchAs, form_of, pads
-from pybatch.drivers.aio import LoopDispatcher
-from pybatch.drivers.lifecycle import watch
 from pybatch.explanation import Estimate, Explanation, explain
 from pybatch.fingerprints import fingerprint
+from pybatch.lifecycle import watch
 from pybatch.options import (
     MAX_CONCURRENT_BATCHES,
     UNCHANGED,
@@ -134,11 +134,11 @@ class Scheduler(Submitter[X, Y]):
         Batches that may run at once, 1 to 1,024: worker threads, or tasks of an ``async def``.
     run_in : {"worker", "caller"}, default "worker"
         Where a plain `fn` runs: on worker threads of the scheduler; or on the threads that wait for it.  With
-        ``caller``, who blocks in `Future.result` or ``scheduler(item)`` runs the batch, its own item and others', unless
+        ``caller``, who blocks in `Future.result` or ``scheduler(item)`` runs the batch, with others' items, unless
         `max_concurrent_batches` others do already; who awaits has it run on the event loop, which stands still
-        meanwhile.  An idle call then costs no change of thread.  What nobody waits for in these ways is run by a worker
-        thread, up to 5 ms later.  Not for an `fn` that is bound to a thread, for callers that hold a lock which `fn`
-        takes, or where an answer may not wait for the end of a batch: a timeout does not interrupt `fn`.
+        meanwhile.  An idle call then costs no change of thread.  What nobody waits for in these ways is run by a
+        worker thread, up to 5 ms later.  Not for an `fn` that is bound to a thread, for callers that hold a lock which
+        `fn` takes, or where an answer may not wait for the end of a batch: a timeout does not interrupt `fn`.
     spin_us : float, default 0
         How long a thread looks out, awake, before it sleeps, 0 to 1e6 microseconds: a worker for requests, a caller for
         its answer.  Where it takes a sleeping thread long to wake, 50 to 200 shorten the way there and back; the price
@@ -250,9 +250,7 @@ class Scheduler(Submitter[X, Y]):
         block = choice("on_full", on_full, ("raise", "block")) == "block"
         capacity = integer("max_concurrent_batches", max_concurrent_batches, 1, MAX_CONCURRENT_BATCHES)
         is_async = _is_async(fn)
-        lent = choice("run_in", run_in, ("worker", "caller")) == "caller"
-        if lent and is_async:
-            raise ValueError("run_in is 'caller', but fn is an async def: it runs on the event loop of its callers anyway")
+        lent = _lends(run_in, is_async)
         spin_ns = spin_nanoseconds(spin_us)
         form, collate = form_of(
             batch_as,
@@ -412,9 +410,10 @@ class Scheduler(Submitter[X, Y]):
         """
         until = None if timeout is None else time.monotonic() + timeout
         self.dispatcher.flush(drain=True)
-        for future in self.dispatcher.pending():
+        pending = self.dispatcher.pending()
+        while pending:  # with no name for the future: fn may run in here, and its error keeps this frame
             try:
-                future.exception(None if until is None else until - time.monotonic())
+                pending.pop().exception(None if until is None else until - time.monotonic())
             except TimeoutError:
                 return False
             except concurrent.futures.CancelledError:
@@ -630,8 +629,8 @@ def _map(submit: Callable[[X], Future[Y]], items: Iterable[X], ahead: int) -> It
             outstanding.popleft()
             yield result
     finally:
-        for future in outstanding:
-            future.cancel()
+        while outstanding:  # an error keeps this frame, which must not keep the error
+            outstanding.popleft().cancel()
 
 
 def _give_turn(loop: asyncio.AbstractEventLoop, turn: asyncio.Future[None], _: object = None) -> bool:
@@ -646,6 +645,14 @@ def _give_turn(loop: asyncio.AbstractEventLoop, turn: asyncio.Future[None], _: o
 def _set_turn(turn: asyncio.Future[None]) -> None:
     if not turn.done():
         turn.set_result(None)
+
+
+def _lends(run_in: Any, is_async: bool) -> bool:
+    """Return whether callers are to run the batches."""
+    lent = choice("run_in", run_in, ("worker", "caller")) == "caller"
+    if lent and is_async:
+        raise ValueError("run_in is 'caller' but fn is an async def, which runs on its callers' event loop anyway")
+    return lent
 
 
 def _is_async(fn: Callable[..., Any]) -> bool:

@@ -1,0 +1,3 @@
+from batchcore.dispatcher import Dispatcher
+
+class LoopDispatcher(Dispatcher): ...

@@ -1,1 +1,0 @@
-"""Who runs the batches: worker threads (`batchcore.workers`, compiled) or an event loop (`pybatch.drivers.aio`)."""
