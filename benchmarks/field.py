@@ -60,8 +60,8 @@ WRITTEN = "written by hand, with neither bound nor window"
 NO_QUEUE = "no batching"
 
 # Saturated, a window is the one of 1 ms and the package's default that takes less CPU time; batches are full, so it is
-# hardly ever waited for. Idle, there is no window, as a round trip would measure little else: where 0 makes a thread
-# spin or poll, `max_batch_size` is 1.
+# hardly ever waited for. Idle, there is none, as a round trip would measure little else: it is 0, or `max_batch_size`
+# is 1 where that answers sooner.
 FIELD = [
     Contender("one at a time", THREADS, uncounted=NO_QUEUE),
     Contender("by hand", THREADS, uncounted=WRITTEN),
@@ -112,7 +112,7 @@ FIELD = [
         least_batch_size=2,
     ),
     Contender(
-        "async-batcher, no window",
+        "async-batcher without window",
         ASYNCIO,
         "async-batcher==0.2.2",
         "peer_async_batcher:AsyncBatcherQueue",

@@ -25,10 +25,10 @@ EPILOG = """\
 the loads are a full queue (1,024 requests outstanding; max_batch_size 1, 8 and
 64) and idle round trips (one caller, one request at a time). fn does nothing: a
 figure is the price of the way there and back. CPU time is that of all threads;
-where it is less than wall time, the contender slept.
+where it is less than wall time, the contender slept or waited for a core.
 
 A full run writes docs/peers.md and docs/peers.svg; one with --quick or --only
-writes nothing. The first run downloads the peers: some 150 MB, mostly Ray.
+writes nothing. The environments (.venv-peers) take 0.9 GB, mostly Ray.
 
 examples:
   make bench-peers                        ten minutes: figures to quote

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib as mpl  # pyright: ignore[reportMissingImports]
 from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
+from matplotlib.layout_engine import ConstrainedLayoutEngine  # pyright: ignore[reportMissingImports]
 
 from field import ASYNCIO, IDLE, SATURATED, THREADS, Contender
 
@@ -30,7 +31,7 @@ CAVEATS = """\
 
 - **Saturated**: 1,024 requests are outstanding all the time. Threads: one thread takes the oldest answer, then submits
   the next request. asyncio: 1,024 tasks, each awaiting one request at a time; `fn` is an `async def`. Where CPU time is
-  less than wall time, the contender slept.
+  less than wall time, the contender slept or waited for a core.
 - **Idle round trip**: one caller, one request at a time, windows closed.
 - A peer has the settings that cost it least: saturated, the better of its default window and 1 ms; idle, none, or
   `max_batch_size=1` where that is quicker.
@@ -149,7 +150,8 @@ def settings(contender: Contender, chosen: Mapping[str, float] | None, max_batch
 def page(tables: list[Table], judged: list[Bar], rounds: int, seconds: float) -> str:
     """Write the page as markdown."""
     machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
-    lines = [INTRODUCTION.format(machine=machine, rounds=rounds, seconds=seconds), "## The bars\n"]
+    lines = [INTRODUCTION.format(machine=machine, rounds=rounds, seconds=seconds)]
+    lines += ["## The bars\n"] if judged else []
     for bar in judged:
         lines.append(f"- {bar}")
         lines += [
@@ -198,7 +200,8 @@ def plot(tables: list[Table], path: Path) -> None:
     heights = [len(by_case[path, SATURATED[64]].rows) for path in paths]
     # Text stays text: small, sharp, and in the reader's own font. Same figures, same file.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": OURS, "font.size": 9}):
-        drawing = Figure(figsize=(11, 0.3 * sum(heights) + 1.8), layout="constrained", facecolor="white")
+        spacious = ConstrainedLayoutEngine(w_pad=0.15)  # the reader's font may be wider
+        drawing = Figure(figsize=(11, 0.3 * sum(heights) + 1.8), layout=spacious, facecolor="white")
         axes = drawing.subplots(2, 2, height_ratios=heights)
         for row, each in enumerate(paths):
             for column, load in enumerate([SATURATED[64], IDLE]):
