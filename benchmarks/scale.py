@@ -29,8 +29,9 @@ from batchcore.engine import Engine
 from contenders.interface import ThreadContender
 from contenders.ours import Pybatch
 from contenders.thread_queue import ThreadQueue
+from loads import OUTSTANDING, noop, saturate
 from pybatch import Scheduler
-from workloads import BY_HAND, OURS, OUTSTANDING, noop, saturate
+from workloads import BY_HAND, OURS
 
 EPILOG = """\
 who queues what:

@@ -27,8 +27,9 @@ from typing import Any
 from contenders.interface import Fn, ThreadContender
 from contenders.ours import Pybatch
 from contenders.thread_queue import ThreadQueue
+from loads import OUTSTANDING, async_noop, noop, saturate
 from pybatch import Scheduler
-from workloads import BY_HAND, OURS, OUTSTANDING, async_noop, noop, saturate
+from workloads import BY_HAND, OURS
 
 EPILOG = """\
 saturated: each thread keeps so many requests outstanding and takes the oldest answer before it submits the next;
