@@ -8,7 +8,6 @@ Each load is counted at two lengths, whose difference knows nothing of starting 
 """
 
 import gc
-import math
 import os
 import sys
 import time
@@ -17,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import repeat
 
+from batchcore import loops
 from batchcore.dispatcher import Batch, Dispatcher
 from batchcore.engine import Engine
 from batchcore.future import Future
 from pybatch import Scheduler
-from pybatch.drivers import aio
 from workloads import CONTENDERS, OURS, OUTSTANDING, check, noop
 
 LENGTHS = (5 * OUTSTANDING, 15 * OUTSTANDING)
@@ -68,7 +67,7 @@ class Unserved(Scheduler[int, int]):
         self.running = self.take()
         self.dispatcher.hand_over()
 
-    def _driver(self, engine: Engine, name: str, is_async: bool) -> Dispatcher:
+    def _driver(self, engine: Engine, name: str, is_async: bool, lent: bool) -> Dispatcher:
         return ByHand(engine, name)
 
     def take(self) -> Batch:
@@ -122,7 +121,7 @@ def ways(requests: int) -> None:
 
 def main() -> None:
     sys.setswitchinterval(1e3)
-    aio.LONGEST_TURN_S = math.inf
+    loops.LONGEST_TURN_NS = CLOCK
     for requests in LENGTHS:
         steps(requests)
         ways(requests)

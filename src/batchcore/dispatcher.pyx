@@ -6,6 +6,7 @@ it overrides `signal`, which asks for a call of `take` from somewhere else.  Dri
 `callers.pyx` (the threads of callers) and `loops.pyx` (event loops).
 """
 
+cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport int64_t
@@ -40,6 +41,7 @@ from batchcore.results cimport results_of
 cdef tuple ABORTIONS = (asyncio.CancelledError, GeneratorExit)
 
 
+@cython.freelist(8)
 cdef class Batch:
     """Requests that leave together.  Belongs to the driver that took it until it is finished or failed."""
 
@@ -135,11 +137,13 @@ cdef class Dispatcher(Intake):
         at once, or `hand_over`; after an error, `take` or `start_over`.
         """
         cdef Decision decision
-        cdef Batch batch = self.spare
+        cdef Batch batch
         cdef bint others
         cdef object fn = None
         cdef object keep    # the lane of the batch, or of the question
-        self.spare = None
+        with cython.critical_section(self):
+            batch = self.spare
+            self.spare = None
         while True:
             fn = None
             if batch is None:
@@ -207,7 +211,6 @@ cdef class Dispatcher(Intake):
 
     cdef int fill(self, Batch batch, const Decision *decision, object fn, KeyLane lane) except -1:
         """Put into `batch` what the machine has let go of."""
-        cdef BaseFuture future
         batch.id = decision.batch_id
         batch.reason = REASONS[<int>decision.reason]
         batch.fn = fn
@@ -215,8 +218,9 @@ cdef class Dispatcher(Intake):
         batch.form = self.form
         batch.collate = self.collate
         batch.model_size = decision.model_size
-        self.items_seen += decision.batch_size
-        self.rows_made += decision.model_size
+        with cython.critical_section(self):
+            self.items_seen += decision.batch_size
+            self.rows_made += decision.model_size
         batch.futures = futures_of(self.engine, decision.batch)
         batch.items = [(<BaseFuture>future).take_item() for future in batch.futures]
         self.running.add(batch)

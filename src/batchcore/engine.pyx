@@ -75,7 +75,12 @@ cpdef int64_t integer(str name, object value, object low, object high) except? -
     return number
 
 
+cdef object USUAL = 0   # the priority of nearly all
+
+
 cdef int32_t priority_of(object value) except? -1:
+    if value is USUAL:
+        return 0
     if type(value) is int:
         try:
             if -c_max_priority <= <int64_t>value <= c_max_priority:

@@ -156,9 +156,10 @@ cdef class Parker(Listener):
         self.wake()
 
     cdef int wake(self) except -1:
-        if not self.woken:
-            self.woken = True
-            PyThread_release_lock(self.sleep)
+        with cython.critical_section(self):
+            if not self.woken:
+                self.woken = True
+                PyThread_release_lock(self.sleep)
         return 0
 
     cdef bint park(self, int64_t timeout_ns, int64_t spin_ns) except -1:
@@ -424,7 +425,7 @@ class NoLoop:
 
 
 # What a task is woken with: it would ask any other object for its result, by name.
-NO_NEWS = asyncio.Future(loop=NoLoop())
+cdef object NO_NEWS = asyncio.Future(loop=NoLoop())
 NO_NEWS.set_result(None)
 
 
@@ -449,11 +450,13 @@ cdef class FanOut:
         self.fresh = []
 
     cdef int add(self, Awaiter awaiter) except -1:
-        cdef list awaiters = <list>self.scheduled.get(awaiter.loop)
-        if awaiters is None:
-            self.scheduled[awaiter.loop] = awaiters = []
-            self.fresh.append(awaiter.loop)
-        awaiters.append(awaiter)
+        cdef list awaiters
+        with cython.critical_section(self):
+            awaiters = <list>self.scheduled.get(awaiter.loop)
+            if awaiters is None:
+                self.scheduled[awaiter.loop] = awaiters = []
+                self.fresh.append(awaiter.loop)
+            awaiters.append(awaiter)
         return 0
 
     cdef int wake(self) except -1:
@@ -494,7 +497,9 @@ cdef class FanOut:
 
     def run(self, loop):
         """Wake what has gathered for this loop; called by it."""
-        wake_awaiters(self.scheduled.pop(loop, []))
+        with cython.critical_section(self):
+            awaiters = self.scheduled.pop(loop, [])
+        wake_awaiters(awaiters)
 
 
 # --- the future
@@ -705,8 +710,11 @@ class Future(BaseFuture, concurrent.futures.Future):
         raise TypeError("futures are made by Scheduler.submit")
 
 
+cdef type FUTURE = Future   # a name that is found without a look-up
+
+
 cdef BaseFuture new_future(object item, Owner owner):
-    cdef BaseFuture future = (<PyTypeObject *>Future).tp_new(Future, <PyObject *>NO_ARGUMENTS, NULL)
+    cdef BaseFuture future = <BaseFuture>(<PyTypeObject *>FUTURE).tp_new(FUTURE, <PyObject *>NO_ARGUMENTS, NULL)
     future.payload = item
     future.owner = owner
     return future

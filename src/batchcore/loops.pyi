@@ -1,3 +1,5 @@
 from batchcore.dispatcher import Dispatcher
 
+LONGEST_TURN_NS: int
+
 class LoopDispatcher(Dispatcher): ...

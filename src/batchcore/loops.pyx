@@ -29,8 +29,10 @@ from batchcore._clock cimport monotonic_ns
 from batchcore.dispatcher cimport Batch, Dispatcher
 from batchcore.future cimport BaseFuture
 
+LONGEST_TURN_NS = 1_000_000
+"""How long a server goes on without letting the loop's other tasks run, ns, where `fn` does not."""
+
 cdef double FOREVER_S = 1e9     # when the nudge that watches a loop would ring: in 31 years
-cdef int64_t LONGEST_TURN_NS = 1_000_000    # how long a server goes on without letting the loop's other tasks run
 cdef int64_t HEARTBEAT_NS = 1_000_000_000   # how often a blocked caller looks whether the host is still there
 
 

@@ -193,12 +193,16 @@ cdef class ThreadDispatcher(Dispatcher):
                 f"fn waits for another request of its own scheduler {self.name!r}, and no worker is left to "
                 f"compute it; raise max_concurrent_batches or do not wait inside fn")
         worker.waits = True
+        lock(&self.lock)
         self.blocked += 1
+        unlock(&self.lock)
         return NEVER_NS
 
     cpdef int after_blocking(self) except -1:
         cdef Worker worker = self.workers.get(PyThread_get_thread_ident())
         if worker is not None and worker.waits:
             worker.waits = False
+            lock(&self.lock)
             self.blocked -= 1
+            unlock(&self.lock)
         return 0
