@@ -12,13 +12,14 @@ import contextlib
 import gc
 import weakref
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pytest
 
 from gates import HOUR_MS, LIMIT_S, AsyncGate, Gate, LoopThread, SchedulerOf, until
-from pybatch import DeadlineExceeded, QueueFull, current_batch
+from pybatch import DeadlineExceeded, Future, QueueFull, current_batch
 
 if TYPE_CHECKING:
     from pybatch import Scheduler
@@ -154,10 +155,37 @@ def awaited(scheduler: Scheduler[Any, Any], watch: Watch) -> None:
         loop.run(ask_all())
 
 
+def drained(scheduler: Scheduler[Any, Any], watch: Watch) -> None:
+    scheduler.submit(watch.item())
+    scheduler.submit_many([watch.item("raise")])
+    assert scheduler.drain(LIMIT_S)
+
+
 def forgotten(scheduler: Scheduler[Any, Any], watch: Watch) -> None:
     scheduler.submit(watch.item())
     scheduler.submit_many([watch.item("raise")])
     until(lambda: scheduler.stats().completed + scheduler.stats().failed == 2)
+
+
+of_a_caller: ContextVar[Thing] = ContextVar("of_a_caller")
+
+
+def asked_in_a_context(scheduler: Scheduler[Any, Any], watch: Watch) -> None:
+    def ask() -> Future[Any]:
+        of_a_caller.set(watch.item())
+        return scheduler.submit(watch.item(), timeout_ms=HOUR_MS)
+
+    copy_context().run(ask).result(LIMIT_S)
+
+
+def awaited_in_a_context(scheduler: Scheduler[Any, Any], watch: Watch) -> None:
+    async def ask() -> None:
+        of_a_caller.set(watch.item())
+        await scheduler.submit(watch.item(), timeout_ms=HOUR_MS)
+
+    with LoopThread() as loop:
+        loop.run(ask())
+        until(lambda: not watch.alive())
 
 
 USES = [
@@ -174,7 +202,10 @@ USES = [
     called_back,
     waited_for,
     awaited,
+    drained,
     forgotten,
+    asked_in_a_context,
+    awaited_in_a_context,
 ]
 
 
