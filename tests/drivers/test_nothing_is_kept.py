@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pytest
 
-from gates import HOUR_MS, LIMIT_S, AsyncGate, Gate, LoopThread, SchedulerOf, until
+from gates import HOUR_MS, LIMIT_S, AsyncGate, Gate, LoopThread, SchedulerOf, one_turn, until
 from pybatch import DeadlineExceeded, Future, QueueFull, current_batch
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Watch:
         return [self.on(Refusal() if item.word == "refuse" else Thing()) for item in items]
 
     async def compute_async(self, items: list[Thing]) -> list[Any]:
-        await asyncio.sleep(0)
+        await one_turn()
         return self.compute(items)
 
 
