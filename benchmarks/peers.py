@@ -31,7 +31,7 @@ A full run writes docs/peers.md and docs/peers.svg; one with --quick or --only
 writes nothing. The environments (.venv-peers) take 0.9 GB, mostly Ray.
 
 examples:
-  make bench-peers                        ten minutes: figures to quote
+  make bench-peers                        five minutes: figures to quote
   make bench-peers ARGS=--quick           a look: too short for close calls
   make bench-peers ARGS="--only batched"  one peer and pybatch
   make bench-peers ARGS=--check           for scripts: exit status 1 if a bar is missed
