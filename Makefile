@@ -24,7 +24,7 @@ $(VENV)/.demo: $(VENV)/.installed
 	$(VENV)/bin/python $(PIP) ".[demo,tune]"
 	touch $@
 
-$(VENV)/.test $(VENV)/.bench $(VENV)/.peers $(VENV)/.lint: $(VENV)/.%: $(VENV)/.demo
+$(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(VENV)/.%: $(VENV)/.demo
 	$(VENV)/bin/python $(PIP) --group $*
 	touch $@
 
@@ -60,7 +60,7 @@ bench-instructions: $(VENV)/.installed  ## instructions per request, against the
 	$(VENV)/bin/python benchmarks/instructions.py $(ARGS)
 
 # Not in CI: it downloads other projects' packages, into environments of their own (.venv-peers).
-bench-peers: $(VENV)/.peers  ## this scheduler against the batchers on PyPI, into docs/peers.md
+bench-peers: $(VENV)/.bench  ## this scheduler against the batchers on PyPI, into docs/peers.md
 	$(VENV)/bin/python benchmarks/peers.py $(ARGS)
 
 lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.bench  ## style and types
