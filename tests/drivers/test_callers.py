@@ -1,0 +1,468 @@
+"""``run_in="caller"``: the threads and event loops that wait for an answer compute it, and nobody waits in vain."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from gates import (
+    HOUR_MS,
+    LIMIT_S,
+    Gate,
+    LoopThread,
+    SchedulerOf,
+    doubled_async,
+    in_thread,
+    run_loop,
+    same,
+    stays_pending,
+    until,
+)
+from pybatch import BatchAborted, DeadlineExceeded, Future, Scheduler, WouldDeadlock, current_batch
+
+BRIEF_S = 0.02
+"""What passes while a test waits for it."""
+
+
+@pytest.fixture
+def lent(scheduler_of: SchedulerOf) -> SchedulerOf:
+    """Make schedulers that run on the threads of their callers."""
+
+    def lent(fn: Callable[..., Any], **options: Any) -> Scheduler[Any, Any]:
+        return scheduler_of(fn, run_in="caller", **options)
+
+    return lent
+
+
+def here(items: list[Any]) -> list[int]:
+    """Return, for each item, the thread that computes it."""
+    return [threading.get_ident()] * len(items)
+
+
+def workers(scheduler: Scheduler[Any, Any]) -> set[int | None]:
+    """Return the worker threads of a scheduler."""
+    return {thread.ident for thread in threading.enumerate() if thread.name.startswith(f"pybatch-{scheduler.name}-")}
+
+
+def queued(scheduler: Scheduler[Any, Any], count: int) -> None:
+    """Wait until so many requests are queued."""
+    until(lambda: scheduler.stats().queued == count)
+
+
+def ended(future: Future[Any]) -> Any:
+    """Return the outcome of a request that nobody lends a thread to."""
+    assert concurrent.futures.wait([future], LIMIT_S).done, future
+    return future.result(0)
+
+
+class Led(Gate):
+    """A gate that notes which thread computes each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[int] = []
+
+    def hold(self, items: list[Any]) -> list[Any]:
+        self.threads.append(threading.get_ident())
+        return super().hold(items)
+
+
+# --- threads
+
+
+def test_an_idle_call_runs_on_its_own_thread(lent: SchedulerOf) -> None:
+    scheduler = lent(here)
+    assert [scheduler(item) for item in range(3)] == [threading.get_ident()] * 3
+    assert in_thread(lambda: scheduler(4) == threading.get_ident()).result(LIMIT_S)
+    assert workers(scheduler) == set()
+
+
+def test_a_submit_may_be_followed_by_result_and_a_map_computes_on_its_own_thread(lent: SchedulerOf) -> None:
+    scheduler = lent(here)
+    ended(scheduler.submit(0))  # now it has a worker, which waits a moment for those who may block
+    assert scheduler.submit(1).result() in {threading.get_ident()} | workers(scheduler)
+    assert set(scheduler.map(range(100))) <= {threading.get_ident()} | workers(scheduler)
+
+
+def test_those_who_come_while_one_leads_follow_and_the_first_of_them_leads_all_together(lent: SchedulerOf) -> None:
+    led = Led()
+    scheduler = lent(led.hold)
+    callers = []
+    for number, item in enumerate("abcd"):
+        callers.append(in_thread(lambda item=item: (scheduler(item), threading.get_ident())))
+        if number == 0:
+            led.wait_entered()
+        else:
+            queued(scheduler, number)
+    led.open()
+    answers = [caller.result(LIMIT_S) for caller in callers]
+    assert [answer for answer, _ in answers] == list("abcd")
+    assert led.batches == [["a"], ["b", "c", "d"]]
+    assert led.threads == [answers[0][1], answers[1][1]], "the leader left when it had its own answer"
+    assert workers(scheduler) == set()
+
+
+def test_a_leader_goes_on_until_its_own_answer_is_there(lent: SchedulerOf) -> None:
+    led = Led()
+    scheduler = lent(led.hold, max_batch_size=1)
+    first = in_thread(scheduler, "first")
+    led.wait_entered()
+    futures = [scheduler.submit(item) for item in range(4)]
+    last = in_thread(lambda: (futures[-1].result(LIMIT_S), threading.get_ident()))
+    until(lambda: len(led.batches) == 1 and not last.done())
+    led.open()
+    assert first.result(LIMIT_S) == "first"
+    answer, thread = last.result(LIMIT_S)
+    assert answer == 3
+    assert led.batches == [["first"], [0], [1], [2], [3]]
+    assert set(led.threads[1:]) <= {thread} | workers(scheduler)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_never_more_batches_at_once_than_allowed(lent: SchedulerOf, limit: int) -> None:
+    gate = Gate()
+    scheduler = lent(gate.hold, max_batch_size=1, max_concurrent_batches=limit)
+    callers = [in_thread(scheduler, item) for item in range(2 * limit + 2)]
+    for _ in range(limit):
+        gate.wait_entered()
+    queued(scheduler, limit + 2)
+    assert len(gate.batches) == scheduler.stats().in_flight_batches == limit
+    assert stays_pending(callers[0])
+    assert len(gate.batches) == limit
+    gate.open()
+    assert [caller.result(LIMIT_S) for caller in callers] == list(range(2 * limit + 2))
+
+
+def test_the_batch_is_known_to_fn_and_to_nobody_afterwards(lent: SchedulerOf) -> None:
+    scheduler = lent(lambda items: [current_batch().key for _ in items])
+    with Scheduler(lambda items: [scheduler.submit(item, key="in").result() for item in items], metrics=False) as outer:
+        assert outer(1) == "in"
+    assert scheduler.submit(1, key="k").result() == "k"
+    with pytest.raises(LookupError):
+        current_batch()
+
+
+def test_nothing_of_a_request_stays_with_the_scheduler(lent: SchedulerOf) -> None:
+    class Thing:
+        pass
+
+    scheduler = lent(lambda items: [Thing() for _ in items])
+    item, result = (thing := Thing()), scheduler(thing)
+    gone = [weakref.ref(each) for each in (item, result)]
+    del item, thing, result
+    assert [each() for each in gone] == [None, None]
+
+
+# --- what nobody waits for
+
+
+@pytest.mark.parametrize("count", [1, 40])
+@pytest.mark.parametrize("how", ["done", "callback", "wait", "as_completed"])
+def test_what_nobody_lends_a_thread_to_is_computed_by_a_worker(lent: SchedulerOf, how: str, count: int) -> None:
+    scheduler = lent(here, max_batch_size=4)
+    for _ in range(2):  # with a worker that has yet to be started, and with one that sleeps
+        called: list[Future[int]] = []
+        futures = scheduler.submit_many(range(count))
+        for future in futures:
+            future.add_done_callback(called.append)
+        if how == "done":
+            until(lambda futures=futures: all(future.done() for future in futures))
+        elif how == "callback":
+            until(lambda called=called: len(called) == count)
+        elif how == "wait":
+            assert not concurrent.futures.wait(futures, LIMIT_S).not_done
+        else:
+            assert set(concurrent.futures.as_completed(futures, LIMIT_S)) == set(futures)
+        assert {future.result(0) for future in futures} <= workers(scheduler)
+
+
+def test_a_worker_lets_those_who_wait_compute_what_is_left(lent: SchedulerOf) -> None:
+    led = Led()
+    scheduler = lent(led.hold)
+    forgotten = scheduler.submit("forgotten")
+    led.wait_entered()
+    assert set(led.threads) == workers(scheduler)
+    caller = in_thread(lambda: (scheduler("called"), threading.get_ident()))
+    queued(scheduler, 1)
+    led.open()
+    assert caller.result(LIMIT_S) == ("called", led.threads[1])
+    assert forgotten.result(0) == "forgotten"
+
+
+# --- timers, timeouts and deadlines
+
+
+def test_a_caller_waits_no_longer_than_it_said_though_others_lead(lent: SchedulerOf) -> None:
+    gate = Gate()
+    scheduler = lent(gate.hold)
+    leader = in_thread(scheduler, "slow")
+    gate.wait_entered()
+    future = scheduler.submit("late")
+    with pytest.raises(TimeoutError):
+        future.result(BRIEF_S)
+    gate.open()
+    assert leader.result(LIMIT_S) == "slow"
+    assert ended(future) == "late"
+
+
+def test_deadlines_are_kept_while_the_only_leader_is_busy(lent: SchedulerOf) -> None:
+    gate = Gate()
+    scheduler = lent(gate.hold)
+    leader = in_thread(scheduler, "slow")
+    gate.wait_entered()
+    forgotten = scheduler.submit("forgotten", timeout_ms=1e3 * BRIEF_S)
+    with pytest.raises(DeadlineExceeded):
+        ended(forgotten)
+    with pytest.raises(DeadlineExceeded):
+        in_thread(scheduler, "follower", timeout_ms=1e3 * BRIEF_S).result(LIMIT_S)
+    gate.open()
+    assert leader.result(LIMIT_S) == "slow"
+    assert gate.seen == ["slow"]
+
+
+@pytest.mark.parametrize("how", ["leaves", "is cancelled"])
+def test_the_timer_passes_on_when_the_caller_that_keeps_it_goes(lent: SchedulerOf, how: str) -> None:
+    scheduler = lent(same, policy="fixed", max_wait_ms=1e3 * 5 * BRIEF_S, max_batch_size=8)
+    keeper = scheduler.submit("keeper")
+    waiting = in_thread(keeper.exception, BRIEF_S if how == "leaves" else None)
+    other = in_thread(scheduler, "other")
+    queued(scheduler, 2)
+    if how == "leaves":
+        with pytest.raises(TimeoutError):
+            waiting.result(LIMIT_S)
+    else:
+        assert keeper.cancel()
+        with pytest.raises(concurrent.futures.CancelledError):
+            waiting.result(LIMIT_S)
+    assert other.result(LIMIT_S) == "other"
+
+
+# --- interruptions
+
+
+class Interruption(BaseException):
+    """Raised by nobody else."""
+
+
+def ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def exit_() -> None:
+    raise SystemExit(3)
+
+
+def interrupt() -> None:
+    raise Interruption
+
+
+@pytest.mark.parametrize(
+    ("action", "error"), [(ctrl_c, KeyboardInterrupt), (exit_, SystemExit), (interrupt, Interruption)]
+)
+def test_what_interrupts_the_leader_is_its_own_and_its_neighbours_are_told(
+    lent: SchedulerOf, action: Callable[[], None], error: type[BaseException]
+) -> None:
+    def fn(items: list[Any]) -> list[Any]:
+        if "bad" in items:
+            action()
+        return items
+
+    told: list[Any] = []
+    scheduler = lent(fn, policy="fixed", max_wait_ms=HOUR_MS, max_batch_size=2)
+    neighbour = scheduler.submit("neighbour")
+    neighbour.add_done_callback(told.append)
+    with pytest.raises(error) as caught:
+        scheduler("bad")
+    aborted = neighbour.exception(0)
+    assert isinstance(aborted, BatchAborted)
+    assert aborted.__cause__ is caught.value
+    assert told == [neighbour]
+    assert [future.result(LIMIT_S) for future in scheduler.submit_many([1, 2])] == [1, 2]
+
+
+@pytest.mark.parametrize("leads", [False, True])
+def test_a_cancellation_that_fn_raises_is_an_aborted_batch(lent: SchedulerOf, leads: bool) -> None:
+    def fn(items: list[Any]) -> list[Any]:
+        raise asyncio.CancelledError
+
+    future = lent(fn).submit(1)
+    with pytest.raises(BatchAborted):
+        future.result(LIMIT_S) if leads else ended(future)
+
+
+def test_ctrl_c_wakes_a_follower_whose_request_is_given_up(lent: SchedulerOf) -> None:
+    gate = Gate()
+    scheduler = lent(gate.hold)
+    leader = in_thread(scheduler, "leader")
+    gate.wait_entered()
+    main = threading.get_ident()
+
+    def press() -> None:
+        queued(scheduler, 1)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    pressing = in_thread(press)
+    with pytest.raises(KeyboardInterrupt):
+        scheduler("follower")
+    pressing.result(LIMIT_S)
+    gate.open()
+    assert leader.result(LIMIT_S) == "leader"
+    assert gate.seen == ["leader"]
+    assert scheduler.stats().cancelled == 1
+
+
+# --- fn and callbacks that come back
+
+
+def test_fn_that_waits_for_itself_is_refused(lent: SchedulerOf) -> None:
+    def fn(items: list[int]) -> list[int]:
+        return [scheduler(item - 1) if item else 0 for item in items]
+
+    scheduler = lent(fn)
+    assert scheduler(0) == 0
+    with pytest.raises(WouldDeadlock):
+        scheduler(1)
+    with pytest.raises(WouldDeadlock):
+        run_loop(_awaited(scheduler, 1))
+    assert scheduler(0) == 0
+
+
+def test_fn_may_call_another_scheduler_and_all_is_computed_on_one_thread(lent: SchedulerOf) -> None:
+    inner = lent(here)
+    outer = lent(lambda items: [(inner(item), threading.get_ident()) for item in items])
+    assert outer(1) == (threading.get_ident(), threading.get_ident())
+
+
+# --- event loops
+
+
+async def _awaited(scheduler: Scheduler[Any, Any], item: Any) -> Any:
+    return await scheduler.submit(item)
+
+
+def test_on_an_event_loop_fn_runs_on_its_thread_for_all_tasks_together(lent: SchedulerOf) -> None:
+    batches: list[int] = []
+
+    def fn(items: list[int]) -> list[int]:
+        batches.append(len(items))
+        return here(items)
+
+    scheduler = lent(fn)
+
+    async def main() -> list[int]:
+        return list(await asyncio.gather(*(_awaited(scheduler, item) for item in range(10))))
+
+    for _ in range(2):
+        assert run_loop(main()) == [threading.get_ident()] * 10
+    assert batches == [10, 10]
+    assert workers(scheduler) == set()
+
+
+def test_a_loop_keeps_windows_and_deadlines(lent: SchedulerOf) -> None:
+    assert run_loop(_awaited(lent(here, policy="fixed", max_wait_ms=1e3 * BRIEF_S), 1)) == threading.get_ident()
+
+    gate = Gate()
+    scheduler = lent(gate.hold)
+    leader = in_thread(scheduler, "leader")
+    gate.wait_entered()
+
+    async def late() -> None:
+        with pytest.raises(DeadlineExceeded):
+            await scheduler.submit("late", timeout_ms=1e3 * BRIEF_S)
+
+    run_loop(late())
+    gate.open()
+    assert leader.result(LIMIT_S) == "leader"
+
+
+def test_wrap_future_works_on_another_loop(lent: SchedulerOf) -> None:
+    scheduler = lent(same)
+
+    async def main() -> int:
+        return await asyncio.wrap_future(scheduler.submit(1))
+
+    assert run_loop(main()) == 1
+
+
+def test_a_call_on_a_loop_is_computed_there_and_threads_and_loops_share_batches(lent: SchedulerOf) -> None:
+    led = Led()
+    scheduler = lent(led.hold)
+    leader = in_thread(scheduler, "leader")
+    led.wait_entered()
+    with LoopThread() as first, LoopThread() as second:
+        awaited = [loop.start(_awaited(scheduler, number)) for number, loop in enumerate([first, second])]
+        caller = in_thread(scheduler, 2)
+        queued(scheduler, 3)
+        led.open()
+        assert [each.result(LIMIT_S) for each in [*awaited, caller]] == [0, 1, 2]
+        assert leader.result(LIMIT_S) == "leader"
+        assert sorted(led.batches[1]) == [0, 1, 2]
+
+        async def call() -> tuple[Any, int]:
+            return scheduler("called"), threading.get_ident()
+
+        assert first.run(call()) == ("called", led.threads[-1])
+
+
+# --- the end
+
+
+def test_shutdown_answers_those_who_wait(lent: SchedulerOf) -> None:
+    gate = Gate()
+    scheduler = lent(gate.hold, max_batch_size=1)
+    callers = [in_thread(scheduler, 0)]
+    gate.wait_entered()
+    callers += [in_thread(scheduler, item) for item in range(1, 4)]
+    queued(scheduler, 3)
+    forgotten = scheduler.submit(4)
+    closing = in_thread(scheduler.shutdown)
+    until(lambda: scheduler.closed)
+    gate.open()
+    closing.result(LIMIT_S)
+    assert [caller.result(LIMIT_S) for caller in callers] == [0, 1, 2, 3]
+    assert forgotten.result(0) == 4
+
+
+# --- options
+
+
+def test_an_async_fn_has_its_own_place_to_run() -> None:
+    with pytest.raises(ValueError, match="run_in"):
+        Scheduler(doubled_async, run_in="caller", metrics=False)
+
+
+@pytest.fixture(params=["worker", "caller"])
+def spinning(scheduler_of: SchedulerOf, request: pytest.FixtureRequest) -> Iterator[Scheduler[Any, Any]]:
+    """A scheduler whose threads look out for a while before they sleep."""
+    return scheduler_of(same, spin_us=500, run_in=request.param)
+
+
+def test_threads_that_look_out_give_the_same_answers_and_sleep_in_the_end(
+    spinning: Scheduler[Any, Any],
+) -> None:
+    def ask(items: range) -> list[int]:
+        return [spinning(item) for item in items]
+
+    callers = [in_thread(ask, range(n, n + 50)) for n in range(4)]
+    assert [caller.result(LIMIT_S) for caller in callers] == [list(range(n, n + 50)) for n in range(4)]
+    assert ended(spinning.submit(1)) == 1
+    clocks = [time.pthread_getcpuclockid(ident) for ident in workers(spinning) if ident is not None]
+    assert clocks
+
+    def used() -> float:
+        return sum(map(time.clock_gettime, clocks))
+
+    def rests() -> bool:
+        before = used()
+        threading.Event().wait(BRIEF_S)
+        return used() == before
+
+    until(rests)
