@@ -197,6 +197,24 @@ def test_a_worker_lets_those_who_wait_compute_what_is_left(lent: SchedulerOf) ->
     assert forgotten.result(0) == "forgotten"
 
 
+def test_an_interrupted_submit_leaves_nobody_waiting(lent: SchedulerOf) -> None:
+    """The item's own hash fails once it is queued, when its caller is about to come and compute it."""
+
+    class Item:
+        hashed = 0
+
+        def __hash__(self) -> int:
+            self.hashed += 1
+            if self.hashed == 3:
+                raise ValueError("no hash today")
+            return 1
+
+    scheduler = lent(here, dedupe=lambda item: item)
+    with pytest.raises(ValueError, match="no hash today"):
+        scheduler(Item())
+    assert ended(scheduler.submit(2)) in workers(scheduler)
+
+
 # --- timers, timeouts and deadlines
 
 
