@@ -10,6 +10,7 @@ cdef class Caller(Worker):
     cdef CallerDispatcher dispatcher    # that it is lent to, or None
     cdef Worker before                  # what its thread already was there, or None
     cdef bint coming                    # it is on this one to decide, or to hand over
+    cdef bint listens                   # it is on the chain of a future, or about to be told
 
 
 cdef class Turn:

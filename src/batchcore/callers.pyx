@@ -38,6 +38,7 @@ cdef class Caller(Worker):
 
     cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
         cdef CallerDispatcher dispatcher = self.dispatcher
+        self.listens = False
         if dispatcher is not None:
             # It is awake now, and about to leave: nobody should hand over to it.
             lock(&dispatcher.lock)
@@ -96,7 +97,6 @@ cdef class CallerDispatcher(ThreadDispatcher):
         cdef Caller caller
         cdef Batch batch
         cdef int64_t sleep_ns
-        cdef bint listening = False
         if PyThread_get_thread_ident() in self.workers:
             self.hand_over()    # if it was on this thread to decide
             return Owner.wait_for(self, future, until_ns)
@@ -109,8 +109,8 @@ cdef class CallerDispatcher(ThreadDispatcher):
                     self.lead(caller, batch)
                     batch = None
                     continue
-                listening = listening or future.listen(caller)
-                if not listening:
+                caller.listens = caller.listens or future.listen(caller)
+                if not caller.listens:
                     break
                 sleep_ns = NEVER_NS if until_ns == NEVER_NS else until_ns - monotonic_ns()
                 if caller is self.timed:
@@ -120,8 +120,8 @@ cdef class CallerDispatcher(ThreadDispatcher):
                     raise TimeoutError
                 self.rouse(caller)
         finally:
-            if listening:
-                future.unlisten(caller)
+            if caller.listens and future.unlisten(caller):
+                caller.listens = False
             self.leave_callers(caller)
         return 0
 
@@ -151,7 +151,8 @@ cdef class CallerDispatcher(ThreadDispatcher):
             if caller.coming:
                 self.hand_over()
         finally:
-            idle_callers.append(caller)
+            if not caller.listens:  # else whoever took it off a chain has yet to tell it
+                idle_callers.append(caller)
         return self.let_go()
 
     cdef void settle(self, Parker parker) noexcept:

@@ -263,6 +263,44 @@ def test_the_timer_passes_on_when_the_caller_that_keeps_it_goes(lent: SchedulerO
     assert other.result(LIMIT_S) == "other"
 
 
+def test_who_leaves_in_the_middle_of_being_told_may_wait_for_another_at_once(lent: SchedulerOf) -> None:
+    gate, telling, told = Gate(), threading.Event(), threading.Event()
+    scheduler = lent(gate.hold)
+    other_gate = Gate()
+    other = lent(other_gate.hold)
+    leader, other_leader = in_thread(scheduler, "leader"), in_thread(other, "leader")
+    gate.wait_entered()
+    other_gate.wait_entered()
+    first, second = scheduler.submit("first"), other.submit("second")
+    ends = [threading.Event(), threading.Event()]
+    first.add_done_callback(lambda _: telling.set() or told.wait(LIMIT_S))
+    second.add_done_callback(lambda _: ends[1].set())
+    left = threading.Event()
+
+    def ask() -> Any:
+        with pytest.raises(concurrent.futures.CancelledError):
+            first.result(5 * BRIEF_S)
+        left.set()
+        return second.result(LIMIT_S)
+
+    asking = in_thread(ask)
+    until(lambda: scheduler.stats().queued == 1 and not asking.done())
+    assert stays_pending(asking)
+    first.add_done_callback(lambda _: ends[0].set())
+    cancelling = in_thread(first.cancel)
+    assert telling.wait(LIMIT_S)
+    assert left.wait(LIMIT_S), "its time is over"
+    assert stays_pending(asking), "it waits for the second"
+    told.set()
+    assert cancelling.result(LIMIT_S)
+    assert ends[0].wait(LIMIT_S)
+    for each in gate, other_gate:
+        each.open()
+    assert asking.result(LIMIT_S) == "second"
+    assert ends[1].wait(LIMIT_S)
+    assert [leader.result(LIMIT_S), other_leader.result(LIMIT_S)] == ["leader", "leader"]
+
+
 # --- interruptions
 
 
