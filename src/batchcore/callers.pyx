@@ -103,6 +103,8 @@ cdef class CallerDispatcher(ThreadDispatcher):
         caller = self.enter()
         try:
             while future.owner is not None:
+                if until_ns != NEVER_NS and monotonic_ns() >= until_ns:
+                    raise TimeoutError
                 caller.coming = True
                 batch = self.take(caller)
                 if batch is not None:
@@ -116,8 +118,6 @@ cdef class CallerDispatcher(ThreadDispatcher):
                 if caller is self.timed:
                     sleep_ns = min(sleep_ns, self.armed_ns - monotonic_ns())
                 caller.park(max(sleep_ns, <int64_t>0), self.spin_ns)
-                if future.owner is not None and monotonic_ns() >= until_ns:
-                    raise TimeoutError
                 self.rouse(caller)
         finally:
             if caller.listens and future.unlisten(caller):

@@ -231,6 +231,40 @@ def test_a_caller_waits_no_longer_than_it_said_though_others_lead(lent: Schedule
     assert ended(future) == "late"
 
 
+def test_a_caller_whose_time_is_over_leads_no_further_batch(lent: SchedulerOf) -> None:
+    gate, over = Gate(), threading.Event()
+    led: list[tuple[Any, int]] = []
+
+    def fn(items: list[Any]) -> list[Any]:
+        led.append((items[0], threading.get_ident()))
+        if items[0] == "first":
+            gate.hold(items)
+        elif len(led) == 2:
+            assert over.wait(LIMIT_S)
+        return items
+
+    scheduler = lent(fn, max_batch_size=1)
+    first = in_thread(scheduler, "first")
+    gate.wait_entered()
+    futures = [scheduler.submit(item) for item in range(3)]
+
+    def ask() -> int:
+        with pytest.raises(TimeoutError):
+            futures[-1].result(BRIEF_S)
+        return threading.get_ident()
+
+    asked_at = time.monotonic()
+    caller = in_thread(ask)
+    assert not caller.done()
+    gate.open()
+    until(lambda: time.monotonic() > asked_at + 5 * BRIEF_S)
+    over.set()
+    thread = caller.result(LIMIT_S)
+    assert [ended(future) for future in futures] == [0, 1, 2]
+    assert [item for item, leader in led if leader == thread] in ([], [0])
+    assert first.result(LIMIT_S) == "first"
+
+
 def test_deadlines_are_kept_while_the_only_leader_is_busy(lent: SchedulerOf) -> None:
     gate = Gate()
     scheduler = lent(gate.hold)
