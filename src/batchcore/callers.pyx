@@ -186,26 +186,19 @@ cdef class CallerDispatcher(ThreadDispatcher):
             self.hand_over()
             try:
                 results = batch.run()
-            except BaseException as error:
+            except ENDINGS as error:
                 self.fail(batch, error)
             else:
                 self.finish(batch, results)
         except BaseException as error:
-            Dispatcher.fail(self, batch, error)     # what is left of it
+            aborted = BatchAborted("the thread that ran the batch was interrupted")
+            aborted.__cause__ = error
+            self.fail(batch, aborted)   # what is left of it
             raise
         finally:
             caller.running = None
             serving.reset(token)
         return 0
-
-    cpdef int fail(self, Batch batch, object error) except -1:
-        """The same; but an error that is meant for this thread is raised, and the callers get `BatchAborted`."""
-        if isinstance(error, ENDINGS):
-            return Dispatcher.fail(self, batch, error)
-        aborted = BatchAborted("the thread that ran the batch was interrupted")
-        aborted.__cause__ = error
-        Dispatcher.fail(self, batch, aborted)
-        raise error
 
     # --- event loops
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import signal
 import threading
 import time
@@ -27,6 +28,7 @@ from gates import (
     until,
 )
 from pybatch import BatchAborted, DeadlineExceeded, Future, Scheduler, WouldDeadlock, current_batch
+from pybatch.policies import Policy, View
 
 BRIEF_S = 0.02
 """What passes while a test waits for it."""
@@ -378,6 +380,39 @@ def test_what_interrupts_the_leader_is_its_own_and_its_neighbours_are_told(
     assert [future.result(LIMIT_S) for future in scheduler.submit_many([1, 2])] == [1, 2]
 
 
+def test_what_fn_raises_on_a_worker_goes_to_the_callers_and_the_worker_lives_on(lent: SchedulerOf) -> None:
+    def fn(items: list[Any]) -> list[Any]:
+        if items == ["bad"]:
+            raise SystemExit(3)
+        return here(items)
+
+    scheduler = lent(fn)
+    with pytest.raises(SystemExit):
+        ended(scheduler.submit("bad"))
+    (worker,) = workers(scheduler)
+    assert ended(scheduler.submit("good")) == worker
+
+
+def test_a_policy_is_told_once_of_a_batch_that_was_interrupted(lent: SchedulerOf) -> None:
+    class Counting(Policy):
+        batches = 0
+
+        def decide(self, view: View) -> int:
+            return view.queued
+
+        def completed(self, *_: object) -> None:
+            self.batches += 1
+
+    def fn(items: list[Any]) -> list[Any]:
+        raise Interruption
+
+    counting = Counting()
+    scheduler = lent(fn, policy=counting)
+    with pytest.raises(Interruption):
+        scheduler(1)
+    assert counting.batches == 1
+
+
 @pytest.mark.parametrize("leads", [False, True])
 def test_a_cancellation_that_fn_raises_is_an_aborted_batch(lent: SchedulerOf, leads: bool) -> None:
     def fn(items: list[Any]) -> list[Any]:
@@ -500,6 +535,27 @@ def test_a_call_on_a_loop_is_computed_there_and_threads_and_loops_share_batches(
             return scheduler("called"), threading.get_ident()
 
         assert first.run(call()) == ("called", led.threads[-1])
+
+
+def test_a_loop_that_is_given_an_interruption_ends_and_leaves_nobody_waiting(lent: SchedulerOf) -> None:
+    def fn(items: list[Any]) -> list[Any]:
+        if "bad" in items:
+            raise SystemExit(3)
+        return items
+
+    scheduler = lent(fn, max_batch_size=1)
+    futures: list[Future[Any]] = []
+
+    async def main() -> None:
+        futures.extend(scheduler.submit_many(["bad", "good"]))
+        await futures[1]
+
+    with pytest.raises(SystemExit):
+        run_loop(main())
+    gc.collect()
+    with pytest.raises(BatchAborted):
+        ended(futures[0])
+    assert futures[1].cancelled() or ended(futures[1]) == "good"
 
 
 # --- the end
