@@ -23,7 +23,6 @@ cdef class CallerDispatcher(ThreadDispatcher):
     cdef dict waiting                   # its keys: callers asleep, in the order in which they came
     cdef bint dozing                    # a thread of ours was called, and looks soon
     cdef object host                    # the event loop that asked last, or None
-    cdef unsigned long host_thread      # where it runs
     cdef bint host_comes                # a turn is to come there
 
     cdef Caller enter(self)
@@ -34,3 +33,4 @@ cdef class CallerDispatcher(ThreadDispatcher):
     cdef int take_turn(self, Turn turn) except -1
     cdef int forget_turn(self, Turn turn) except -1
     cdef int lose_turn(self, Turn turn) except -1
+    cdef int doze(self) except -1

@@ -22,6 +22,7 @@ from gates import (
     SchedulerOf,
     doubled_async,
     in_thread,
+    one_turn,
     run_loop,
     same,
     stays_pending,
@@ -460,10 +461,45 @@ def test_fn_that_waits_for_itself_is_refused(lent: SchedulerOf) -> None:
     assert scheduler(0) == 0
 
 
+@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize("how", ["call", "wait"])
+def test_fn_may_wait_for_another_batch_where_one_more_may_run(lent: SchedulerOf, loop: bool, how: str) -> None:
+    def fn(items: list[int]) -> list[int]:
+        if not items[0]:
+            return [0] * len(items)
+        return [scheduler(0) if how == "call" else ended(scheduler.submit(0))]
+
+    scheduler = lent(fn, max_concurrent_batches=2, max_batch_size=1)
+    answer = in_thread(run_loop, _awaited(scheduler, 1)) if loop else in_thread(scheduler, 1)
+    assert answer.result(LIMIT_S) == 0
+
+
 def test_fn_may_call_another_scheduler_and_all_is_computed_on_one_thread(lent: SchedulerOf) -> None:
     inner = lent(here)
     outer = lent(lambda items: [(inner(item), threading.get_ident()) for item in items])
     assert outer(1) == (threading.get_ident(), threading.get_ident())
+
+
+def test_a_callback_may_submit_and_a_callback_of_an_expired_request_may_block(lent: SchedulerOf) -> None:
+    scheduler = lent(same)
+    more: list[Future[int]] = []
+    future = scheduler.submit(1)
+    future.add_done_callback(lambda _: more.append(scheduler.submit(2)))
+    assert future.result(LIMIT_S) == 1
+    until(lambda: len(more) == 1)
+    assert ended(more[0]) == 2
+
+    gate, answers = Gate(), []
+    gated = lent(gate.hold)
+    leader = in_thread(gated, "leader")
+    gate.wait_entered()
+    late = gated.submit("late", timeout_ms=1e3 * BRIEF_S)
+    late.add_done_callback(lambda _: gate.open())
+    late.add_done_callback(lambda _: answers.append(gated("blocked")))
+    with pytest.raises(DeadlineExceeded):
+        late.result(LIMIT_S)
+    until(lambda: answers == ["blocked"])
+    assert leader.result(LIMIT_S) == "leader"
 
 
 # --- event loops
@@ -515,6 +551,55 @@ def test_wrap_future_works_on_another_loop(lent: SchedulerOf) -> None:
         return await asyncio.wrap_future(scheduler.submit(1))
 
     assert run_loop(main()) == 1
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("where", ["same thread", "another thread"])
+def test_a_loop_that_stops_before_its_turn_keeps_nobody_waiting(lent: SchedulerOf, where: str, closed: bool) -> None:
+    scheduler = lent(same)
+    left: list[Future[int]] = []
+    loop = asyncio.new_event_loop()
+    loop.call_soon(loop.stop)
+    loop.call_soon(lambda: left.append(scheduler.submit(1)))
+    loop.run_forever()
+    if closed:
+        loop.close()
+        assert ended(left[0]) == 1
+    else:
+        assert not left[0].done()
+        other = scheduler.submit(2) if where == "same thread" else in_thread(scheduler.submit, 2).result(LIMIT_S)
+        assert ended(other) == 2
+        assert ended(left[0]) == 1
+        loop.close()
+    assert scheduler(3) == 3
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_no_thread_relies_on_the_timer_of_a_loop_that_stands_still(lent: SchedulerOf, blocks: bool) -> None:
+    window_ms = 1e3 * 5 * BRIEF_S
+    scheduler = lent(same, policy="fixed", max_wait_ms=window_ms)
+
+    async def set_timer() -> None:
+        future = scheduler.submit(1)
+        await one_turn()
+        await one_turn()
+        future.cancel()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(set_timer())
+    assert (in_thread(scheduler, 2) if blocks else scheduler.submit(2)).result(LIMIT_S) == 2
+    loop.close()
+
+
+def test_a_thread_whose_loop_waits_for_it_is_served(lent: SchedulerOf) -> None:
+    scheduler = lent(same)
+
+    async def main() -> None:
+        assert await scheduler.submit(0) == 0
+        thread = in_thread(lambda: ended(scheduler.submit(1)))
+        assert thread.result(LIMIT_S) == 1  # the loop stands still meanwhile
+
+    run_loop(main())
 
 
 def test_a_call_on_a_loop_is_computed_there_and_threads_and_loops_share_batches(lent: SchedulerOf) -> None:
