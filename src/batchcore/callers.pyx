@@ -105,10 +105,13 @@ cdef class CallerDispatcher(ThreadDispatcher):
 
     cdef int wait_for(self, BaseFuture future, int64_t until_ns) except -1:
         """Work until `future` has ended; in `fn`, and on threads of our own, only wait."""
+        cdef Worker worker = self.workers.get(PyThread_get_thread_ident())
         cdef Caller caller
         cdef Batch batch
         cdef int64_t sleep_ns
-        if PyThread_get_thread_ident() in self.workers:
+        if worker is not None:
+            if isinstance(worker, Caller):
+                self.rouse(<Caller>worker)  # it sleeps, where a signal handler is what came here
             self.hand_over()    # if it was on this thread to decide
             return Owner.wait_for(self, future, until_ns)
         caller = self.enter()

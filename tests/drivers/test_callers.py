@@ -445,6 +445,33 @@ def test_ctrl_c_wakes_a_follower_whose_request_is_given_up(lent: SchedulerOf) ->
     assert scheduler.stats().cancelled == 1
 
 
+def test_a_signal_handler_may_call_the_scheduler_that_its_thread_waits_for(lent: SchedulerOf) -> None:
+    gate = Gate()
+    scheduler = lent(gate.hold, max_batch_size=1)
+    leader = in_thread(scheduler, "leader")
+    gate.wait_entered()
+    main, answers = threading.get_ident(), []
+
+    def handle(*_: object) -> None:
+        opening = in_thread(lambda: queued(scheduler, 2) or gate.open())
+        answers.append(scheduler.submit("in the handler").result(LIMIT_S))
+        opening.result(LIMIT_S)
+
+    def press() -> None:
+        queued(scheduler, 1)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        pressing = in_thread(press)
+        assert scheduler("outside") == "outside"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    pressing.result(LIMIT_S)
+    assert answers == ["in the handler"]
+    assert leader.result(LIMIT_S) == "leader"
+
+
 # --- fn and callbacks that come back
 
 
