@@ -10,6 +10,7 @@ cdef class Caller(Worker):
     cdef CallerDispatcher dispatcher    # that it is lent to, or None
     cdef Worker before                  # what its thread already was there, or None
     cdef bint coming                    # it is on this one to decide, or to hand over
+    cdef bint listens                   # it is on the chain of a future, or about to be told
 
 
 cdef class Turn:
@@ -22,7 +23,6 @@ cdef class CallerDispatcher(ThreadDispatcher):
     cdef dict waiting                   # its keys: callers asleep, in the order in which they came
     cdef bint dozing                    # a thread of ours was called, and looks soon
     cdef object host                    # the event loop that asked last, or None
-    cdef unsigned long host_thread      # where it runs
     cdef bint host_comes                # a turn is to come there
 
     cdef Caller enter(self)
@@ -33,3 +33,4 @@ cdef class CallerDispatcher(ThreadDispatcher):
     cdef int take_turn(self, Turn turn) except -1
     cdef int forget_turn(self, Turn turn) except -1
     cdef int lose_turn(self, Turn turn) except -1
+    cdef int doze(self) except -1

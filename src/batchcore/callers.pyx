@@ -38,6 +38,7 @@ cdef class Caller(Worker):
 
     cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
         cdef CallerDispatcher dispatcher = self.dispatcher
+        self.listens = False
         if dispatcher is not None:
             # It is awake now, and about to leave: nobody should hand over to it.
             lock(&dispatcher.lock)
@@ -68,13 +69,22 @@ cdef class CallerDispatcher(ThreadDispatcher):
         self.lends = True
 
     cdef bint due(self) noexcept:
-        if self.host_comes and self.host_thread != PyThread_get_thread_ident():
-            self.coming = False     # the loop may be busy, or stopped: no other thread relies on it
+        cdef bint alarmed = self.timed is None and self.armed_ns != NEVER_NS
+        if (alarmed or self.host_comes) and (self.host is None or self.host is not _get_running_loop()):
+            # The loop may be busy, or stopped: nobody else relies on it.
+            if alarmed:
+                self.armed_ns = NEVER_NS
+            if self.host_comes:
+                self.coming = False
         return ThreadDispatcher.due(self)
 
     cpdef int signal(self) except -1:
-        """Wake the caller that has waited longest; else have an event loop take a turn, or a worker thread look."""
+        """Wake the caller that has waited longest; else have an event loop take a turn, or a worker thread look.
+
+        Where it is another thread's loop, which may be waiting for this thread, the worker looks as well.
+        """
         cdef Caller caller = None
+        cdef bint hosted
         lock(&self.lock)
         if self.waiting:
             caller = <Caller>next(iter(self.waiting))
@@ -84,7 +94,9 @@ cdef class CallerDispatcher(ThreadDispatcher):
         unlock(&self.lock)
         if caller is not None:
             return caller.wake()
-        if self.call_host(_get_running_loop()) or self.dozing:
+        here = _get_running_loop()
+        hosted = self.call_host(here)
+        if self.dozing or (hosted and here is not None):
             return 0
         self.dozing = len(self.parked) > 0
         return ThreadDispatcher.signal(self)
@@ -93,35 +105,37 @@ cdef class CallerDispatcher(ThreadDispatcher):
 
     cdef int wait_for(self, BaseFuture future, int64_t until_ns) except -1:
         """Work until `future` has ended; in `fn`, and on threads of our own, only wait."""
+        cdef Worker worker = self.workers.get(PyThread_get_thread_ident())
         cdef Caller caller
         cdef Batch batch
         cdef int64_t sleep_ns
-        cdef bint listening = False
-        if PyThread_get_thread_ident() in self.workers:
+        if worker is not None:
+            if isinstance(worker, Caller):
+                self.rouse(<Caller>worker)  # it sleeps, where a signal handler is what came here
             self.hand_over()    # if it was on this thread to decide
             return Owner.wait_for(self, future, until_ns)
         caller = self.enter()
         try:
             while future.owner is not None:
+                if until_ns != NEVER_NS and monotonic_ns() >= until_ns:
+                    raise TimeoutError
                 caller.coming = True
                 batch = self.take(caller)
                 if batch is not None:
                     self.lead(caller, batch)
                     batch = None
                     continue
-                listening = listening or future.listen(caller)
-                if not listening:
+                caller.listens = caller.listens or future.listen(caller)
+                if not caller.listens:
                     break
                 sleep_ns = NEVER_NS if until_ns == NEVER_NS else until_ns - monotonic_ns()
                 if caller is self.timed:
                     sleep_ns = min(sleep_ns, self.armed_ns - monotonic_ns())
                 caller.park(max(sleep_ns, <int64_t>0), self.spin_ns)
-                if future.owner is not None and monotonic_ns() >= until_ns:
-                    raise TimeoutError
                 self.rouse(caller)
         finally:
-            if listening:
-                future.unlisten(caller)
+            if caller.listens and future.unlisten(caller):
+                caller.listens = False
             self.leave_callers(caller)
         return 0
 
@@ -151,11 +165,17 @@ cdef class CallerDispatcher(ThreadDispatcher):
             if caller.coming:
                 self.hand_over()
         finally:
-            idle_callers.append(caller)
+            if not caller.listens:  # else whoever took it off a chain has yet to tell it
+                idle_callers.append(caller)
         return self.let_go()
 
     cdef void settle(self, Parker parker) noexcept:
-        """Lay a caller to sleep, as the keeper of the timer if there is none that is early enough; None: a loop."""
+        """Lay a caller to sleep, as the keeper of the timer if there is none that is early enough; None: a loop.
+
+        No thread relies on the timer of a loop.
+        """
+        if parker is not None and self.timed is None:
+            self.armed_ns = NEVER_NS
         if isinstance(parker, Caller):
             (<Caller>parker).coming = False
             self.waiting[parker] = None
@@ -180,41 +200,37 @@ cdef class CallerDispatcher(ThreadDispatcher):
     cdef int lead(self, Caller caller, Batch batch) except -1:
         """Run `fn` on a batch, here; what interrupts this thread comes out."""
         token = serving.set(caller)
-        caller.running = batch
         try:
             self.hand_over()
+            caller.running = batch
             try:
                 results = batch.run()
-            except BaseException as error:
+            except ENDINGS as error:
                 self.fail(batch, error)
             else:
                 self.finish(batch, results)
         except BaseException as error:
-            Dispatcher.fail(self, batch, error)     # what is left of it
+            aborted = BatchAborted("the thread that ran the batch was interrupted")
+            aborted.__cause__ = error
+            self.fail(batch, aborted)   # what is left of it
             raise
         finally:
             caller.running = None
             serving.reset(token)
         return 0
 
-    cpdef int fail(self, Batch batch, object error) except -1:
-        """The same; but an error that is meant for this thread is raised, and the callers get `BatchAborted`."""
-        if isinstance(error, ENDINGS):
-            return Dispatcher.fail(self, batch, error)
-        aborted = BatchAborted("the thread that ran the batch was interrupted")
-        aborted.__cause__ = error
-        Dispatcher.fail(self, batch, aborted)
-        raise error
-
     # --- event loops
 
     cdef bint call_host(self, object here) except -1:
         """Have the event loop that runs here, or the one that asked last, take a turn; False: there is none."""
         cdef Turn turn
+        cdef Worker worker
         if here is not None:
+            worker = self.workers.get(PyThread_get_thread_ident())
+            if worker is not None and worker.running is not None:
+                return False    # fn may wait here for what it submits
             if here is not self.host:
                 self.host = here
-                self.host_thread = PyThread_get_thread_ident()
                 self.host_comes = False
             elif self.host_comes:
                 return True
@@ -248,6 +264,7 @@ cdef class CallerDispatcher(ThreadDispatcher):
         cdef Turn timer
         cdef int64_t armed_ns
         self.forget_turn(turn)
+        self.host = _get_running_loop()
         armed_ns = self.armed_ns
         caller = self.enter()
         try:
@@ -261,7 +278,7 @@ cdef class CallerDispatcher(ThreadDispatcher):
                 timer = Turn.__new__(Turn)
                 timer.dispatcher = self
                 timer.at_ns = self.armed_ns
-                _get_running_loop().call_later(max(self.armed_ns - self.now(), <int64_t>0) / 1e9, timer)
+                self.host.call_later(max(self.armed_ns - self.now(), <int64_t>0) / 1e9, timer)
         finally:
             self.leave_callers(caller)
         return 0
@@ -288,17 +305,25 @@ cdef class CallerDispatcher(ThreadDispatcher):
         self.dozing = False
         return 0
 
+    def run(self):
+        self.doze()
+        ThreadDispatcher.run(self)
+
     cdef int execute(self, Batch batch) except -1:
         """Run a batch; then let those who wait go on by themselves."""
-        cdef Parker parker
         ThreadDispatcher.execute(self, batch)
         if self.waiting:
             self.hand_over()
-            self.dozing = True
-            parker = take_parker()
-            parker.park(DOZE_NS, 0)
-            give_parker(parker)
-            self.dozing = False
+            self.doze()
+        return 0
+
+    cdef int doze(self) except -1:
+        """Wait a moment for those who may come and block."""
+        cdef Parker parker = take_parker()
+        self.dozing = True
+        parker.park(DOZE_NS, 0)
+        give_parker(parker)
+        self.dozing = False
         return 0
 
     def after_fork(self):

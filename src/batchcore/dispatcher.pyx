@@ -242,7 +242,7 @@ cdef class Dispatcher(Intake):
         cdef Py_ssize_t failed = 0
         try:
             values = results_of(results, batch.model_size, batch.form is not None, self.copies)
-        except BaseException as error:
+        except Exception as error:
             return self.fail(batch, error)
         if batch.spoiled is not None:
             for i, error in batch.spoiled.items():  # from the first to the last

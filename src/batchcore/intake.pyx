@@ -174,12 +174,13 @@ cdef class Intake(Owner):
                 Py_INCREF(lane)
             if self.fn is None:
                 self.fn = fn
-            signal = self.due()
+            # Who waits at once, and lends its thread, comes by itself.
+            signal = not (terms.blocks and self.lends) and self.due()
         if self.recorder is not None and (answer == ACCEPTED or answer == ENDED):
             self.recorder.add(terms.now_ns, terms.deadline_ns, terms.priority)
         unlock(&self.lock)
         if answer == ACCEPTED:
-            if signal and not (terms.blocks and self.lends):
+            if signal:
                 self.call_server()
             return future
         if lane is not None:

@@ -60,6 +60,9 @@ BAD_OPTIONS: list[tuple[str, Any, type[Exception]]] = [
     ("max_concurrent_batches", 4097, ValueError),
     *((name, value, kind) for name in ("max_latency_ms", "max_wait_ms", "timeout_ms") for value, kind in BAD_DURATIONS),
     ("on_full", "wait", ValueError),
+    ("run_in", "thread", ValueError),
+    *(("spin_us", value, ValueError) for value in (-1, -0.5, NAN, float("inf"), 1_000_001, 2**70)),
+    *(("spin_us", value, TypeError) for value in (True, "50", None, [50])),
     ("policy", "hurried", ValueError),
     ("policy", "", ValueError),
 ]
@@ -92,6 +95,7 @@ def test_a_bad_option_is_refused_by_name_and_value(name: str, value: Any, kind: 
     [
         ({"on_full": None}, (TypeError, ValueError)),
         ({"on_full": 1}, (TypeError, ValueError)),
+        ({"run_in": None}, (TypeError, ValueError)),
         ({"policy": 1}, (TypeError, ValueError)),
         ({"name": 5}, TypeError),
         ({"name": b"x"}, TypeError),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import random
 import sys
 import threading
@@ -120,7 +121,11 @@ class Storm:
                 self.withdrawn[cancelled] |= victim.cancel()
             while len(outstanding) > choice.randrange(1, 200):
                 _, oldest = outstanding.popleft()
-                concurrent.futures.wait([oldest], LIMIT_S)
+                if choice.random() < 0.5:
+                    concurrent.futures.wait([oldest], LIMIT_S)
+                else:
+                    with contextlib.suppress(concurrent.futures.CancelledError):
+                        oldest.exception(LIMIT_S)
         concurrent.futures.wait([future for _, future in outstanding], LIMIT_S)
 
     async def ask(self, scheduler: Scheduler[int, int], item: int, chance: float) -> None:
@@ -232,6 +237,7 @@ def _threads_switch_as_often_as_they_can() -> Iterator[None]:
     [
         pytest.param(100_000, {"max_queue_size": 1000}, False, id="plain fn"),
         pytest.param(20_000, {"max_queue_size": 1000}, True, id="async fn"),
+        pytest.param(50_000, {"max_queue_size": 1000, "run_in": "caller"}, False, id="plain fn on its callers"),
         pytest.param(20_000, {"max_queue_size": 50, "on_full": "block"}, False, id="plain fn, small queue"),
         pytest.param(20_000, {"max_queue_size": 50, "on_full": "block"}, True, id="async fn, small queue"),
     ],
