@@ -1,4 +1,4 @@
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from batchcore.dispatcher import Dispatcher
@@ -43,15 +43,15 @@ class Submitter(Generic[_X, _Y]):
         weight: int | None = None,
     ) -> Future[Any]: ...
     def _share(self, id_of: Callable[[_X], Hashable]) -> None: ...
-    def _submit_waiting(
+    def _map(
         self,
-        item: _X,
-        *,
-        timeout_ms: float | None = None,
-        priority: int = 0,
-        key: Hashable = None,
-        weight: int | None = None,
-    ) -> Future[_Y]: ...
+        items: Iterable[_X],
+        ahead: int,
+        timeout_ms: float | None,
+        priority: int,
+        key: Hashable,
+        weight: int | None,
+    ) -> Iterator[_Y]: ...
     def _attempt(
         self,
         item: _X,

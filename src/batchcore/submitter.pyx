@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from batchcore.merging import merging
 
-from batchcore._types cimport NEVER_NS
+from batchcore._types cimport COMPLETED, NEVER_NS
 from batchcore.dispatcher cimport Dispatcher
 from batchcore.engine cimport priority_of
 from batchcore.future cimport BaseFuture
@@ -34,6 +34,16 @@ cdef int64_t timeout_ns_of(object timeout_ms) except? -1:
         raise ValueError(
             f"timeout_ms is {timeout_ms!r}; it must be at most {MAX_DURATION_MS:g}, or None for no limit")
     return <int64_t>(max(value, -c_max_duration_ms) * 1e6)
+
+
+cdef object take_result(list window, Py_ssize_t i):
+    """Wait for one of these futures, which stays among them until its result has come."""
+    cdef BaseFuture future = <BaseFuture>window[i]
+    if future.entry.status < COMPLETED:
+        future.wait(None)
+    result = future.outcome()
+    window[i] = None
+    return result
 
 
 cdef class Submitter:
@@ -185,7 +195,27 @@ cdef class Submitter:
         """Compute identical items once; called by the constructor."""
         self.sharing = Sharing(self.ready(), fingerprint)
 
-    def _submit_waiting(self, item, *, timeout_ms=None, priority=0, key=None, weight=None):
+    def _map(self, items, Py_ssize_t ahead, timeout_ms, priority, key, weight):
+        """Yield the results of `items`, of which `ahead` are outstanding.  Waits for room whatever ``on_full`` says."""
+        cdef list window = []       # futures, None for those that were answered; a ring once it is full
+        cdef Py_ssize_t oldest = 0
+        cdef Py_ssize_t i
+        try:
+            for item in items:
+                if len(window) < ahead:
+                    window.append(self.submit_waiting(item, timeout_ms, priority, key, weight))
+                else:
+                    yield take_result(window, oldest)
+                    window[oldest] = self.submit_waiting(item, timeout_ms, priority, key, weight)
+                    oldest = (oldest + 1) % ahead
+            for i in range(len(window)):
+                yield take_result(window, (oldest + i) % len(window))
+        finally:
+            for future in window:
+                if future is not None:
+                    future.cancel()
+
+    cdef BaseFuture submit_waiting(self, object item, object timeout_ms, object priority, object key, object weight):
         """Queue one item like `submit`, but wait for room whatever ``on_full`` says.  For threads without a loop."""
         cdef Terms terms
         self.agree(&terms, timeout_ms, priority)

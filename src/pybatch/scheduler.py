@@ -8,7 +8,6 @@ import functools
 import inspect
 import time
 import warnings
-from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
@@ -338,10 +337,7 @@ class Scheduler(Submitter[X, Y]):
         """
         stats = self.stats()
         ahead = min(stats.max_queue_size, 2 * stats.max_batch_size * (stats.capacity + 1))
-        submit = functools.partial(
-            self._submit_waiting, timeout_ms=timeout_ms, priority=priority, key=key, weight=weight
-        )
-        return _map(submit, items, ahead)
+        return self._map(items, ahead, timeout_ms, priority, key, weight)
 
     async def submit_wait(
         self,
@@ -613,24 +609,6 @@ class Scheduler(Submitter[X, Y]):
         stats = self.stats()
         state = "shut down" if self.closed else f"{stats.queued} queued, {stats.running} running"
         return f"<Scheduler {self.name!r}: {state}>"
-
-
-def _map(submit: Callable[[X], Future[Y]], items: Iterable[X], ahead: int) -> Iterator[Y]:
-    outstanding: deque[Future[Y]] = deque()
-    try:
-        for item in items:
-            if len(outstanding) >= ahead:
-                result = outstanding[0].result()
-                outstanding.popleft()
-                yield result
-            outstanding.append(submit(item))
-        while outstanding:
-            result = outstanding[0].result()
-            outstanding.popleft()
-            yield result
-    finally:
-        while outstanding:  # an error keeps this frame, which must not keep the error
-            outstanding.popleft().cancel()
 
 
 def _give_turn(loop: asyncio.AbstractEventLoop, turn: asyncio.Future[None], _: object = None) -> bool:
