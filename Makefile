@@ -4,7 +4,7 @@ VENV := .venv
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi') setup.py pyproject.toml
 PIP := -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-torch bench bench-instructions lint coverage sanitize clean
+.PHONY: help demo test test-torch bench bench-instructions bench-peers lint coverage sanitize clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -50,10 +50,18 @@ bench: $(VENV)/.bench  ## this scheduler against three written by hand
 	$(VENV)/bin/python benchmarks/assembly.py
 	$(VENV)/bin/python benchmarks/cpu_per_request.py
 	$(VENV)/bin/python benchmarks/poisson_in_real_time.py
+	$(VENV)/bin/python benchmarks/round_trip.py --quick
+	$(VENV)/bin/python benchmarks/wake_ups.py --quick
+	$(VENV)/bin/python benchmarks/memory.py --quick
+	$(VENV)/bin/python benchmarks/scale.py --quick
 	$(VENV)/bin/python -m pytest benchmarks $(ARGS)
 
 bench-instructions: $(VENV)/.installed  ## instructions per request, against the figures in benchmarks/instructions.json
 	$(VENV)/bin/python benchmarks/instructions.py $(ARGS)
+
+# Not in CI: it downloads other projects' packages, into environments of their own (.venv-peers).
+bench-peers: $(VENV)/.bench  ## this scheduler against the batchers on PyPI, into docs/peers.md
+	$(VENV)/bin/python benchmarks/peers.py $(ARGS)
 
 lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.bench  ## style and types
 	$(VENV)/bin/ruff check .

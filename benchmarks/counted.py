@@ -20,8 +20,9 @@ from batchcore import loops
 from batchcore.dispatcher import Batch, Dispatcher
 from batchcore.engine import Engine
 from batchcore.future import Future
+from loads import OUTSTANDING, check, noop
 from pybatch import Scheduler
-from workloads import CONTENDERS, OURS, OUTSTANDING, check, noop
+from workloads import CONTENDERS, OURS
 
 LENGTHS = (5 * OUTSTANDING, 15 * OUTSTANDING)
 SIZE = 64

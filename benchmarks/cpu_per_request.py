@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from workloads import BATCH_SIZES, BY_HAND, CONTENDERS, OURS, OUTSTANDING
+from loads import OUTSTANDING
+from workloads import BATCH_SIZES, BY_HAND, CONTENDERS, OURS
 
 EPILOG = """\
 each path is loaded in its own way:

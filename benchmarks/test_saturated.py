@@ -6,8 +6,9 @@ The time of a round is the time of 20,480 requests. ``cpu_per_request.py`` says 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from loads import OUTSTANDING
 from timing import compare
-from workloads import BATCH_SIZES, CONTENDERS, OUTSTANDING
+from workloads import BATCH_SIZES, CONTENDERS
 
 
 @pytest.mark.parametrize("max_batch_size", BATCH_SIZES)

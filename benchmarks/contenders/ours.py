@@ -1,21 +1,14 @@
-"""This project's scheduler with its defaults, metrics on: what is measured is what people get."""
+"""This project's scheduler with its defaults unless told otherwise, metrics on: what is measured is what people get."""
 
-from typing import Literal
+from typing import Any
 
 from contenders.interface import AsyncFn, Fn
 from pybatch import Scheduler
 
 
 class Pybatch:
-    def __init__(
-        self,
-        fn: Fn,
-        max_batch_size: int,
-        *,
-        max_latency_ms: float | None = None,
-        policy: Literal["adaptive", "immediate"] = "adaptive",
-    ) -> None:
-        self._scheduler = Scheduler(fn, max_batch_size=max_batch_size, max_latency_ms=max_latency_ms, policy=policy)
+    def __init__(self, fn: Fn, max_batch_size: int, **options: Any) -> None:
+        self._scheduler = Scheduler(fn, max_batch_size=max_batch_size, **options)
         # The bound method itself: a method of ours around it would be measured with it.
         self.submit = self._scheduler.submit
 
@@ -24,8 +17,8 @@ class Pybatch:
 
 
 class AsyncPybatch:
-    def __init__(self, fn: Fn | AsyncFn, max_batch_size: int) -> None:
-        self._scheduler = Scheduler(fn, max_batch_size=max_batch_size)
+    def __init__(self, fn: Fn | AsyncFn, max_batch_size: int, **options: Any) -> None:
+        self._scheduler = Scheduler(fn, max_batch_size=max_batch_size, **options)
         self.submit = self._scheduler.submit
 
     async def close(self) -> None:

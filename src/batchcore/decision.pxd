@@ -447,7 +447,7 @@ cdef inline void machine_launch(
     machine.kept = machine.kept * 0.9 + <double>load.size
     histogram_add(&machine.batch_size, load.size)
     flight.id = machine.batches
-    flight.dispatched_at_ns = machine.now_ns
+    flight.dispatched_at_ns = flight.started_at_ns = machine.now_ns
     flight.expected_ns = <int64_t>cost_load_ns(&machine.cost, flight.load)
     flight.earlier = machine.last_flight
     flight.later = NULL

@@ -35,7 +35,7 @@ from batchcore.future cimport (
 from batchcore.intake cimport Intake, futures_of
 from batchcore.keys cimport KeyLane, owner_of
 from batchcore.lane cimport Entry, Lane
-from batchcore.machine cimport Machine, machine_abandon, machine_close, machine_complete, machine_flush
+from batchcore.machine cimport Machine, machine_abandon, machine_close, machine_complete, machine_flush, machine_start
 from batchcore.results cimport results_of
 
 cdef tuple ABORTIONS = (asyncio.CancelledError, GeneratorExit)
@@ -176,6 +176,7 @@ cdef class Dispatcher(Intake):
                     raise
                 self.fan_out.error = error  # no batch is lost for it: it is raised when this one ends
             if decision.kind == DISPATCH:
+                machine_start(&batch.flight, self.now())    # what was done for it until here is not fn's time
                 return batch
 
     cdef int ask_policy(self, Decision *decision) except -1:

@@ -52,6 +52,7 @@ cdef struct Flight:         # a batch that runs; lives inside its owner's object
     Flight *later
     int64_t id              # 1 for the first batch of a machine
     int64_t dispatched_at_ns
+    int64_t started_at_ns   # when fn was given it
     int64_t size            # requests
     int64_t load            # what the model is loaded with: requests with filler, or their weight
     int64_t expected_ns     # service time predicted at dispatch; 0: nothing was known
@@ -346,11 +347,16 @@ cdef inline void machine_land(Machine *machine, int64_t now_ns, Flight *flight) 
         machine_rethink(machine)
 
 
+cdef inline void machine_start(Flight *flight, int64_t now_ns) noexcept nogil:
+    """Note that what comes from here on is the model's time; else that counts from the dispatch."""
+    flight.started_at_ns = now_ns
+
+
 cdef inline void machine_complete(Machine *machine, int64_t now_ns, Flight *flight, int64_t failed) noexcept nogil:
     """End a batch in flight; `failed` of its requests got an error.  The caller marks the entries."""
     cdef int64_t service_ns
     machine_land(machine, now_ns, flight)
-    service_ns = flight.service_ns = machine.now_ns - flight.dispatched_at_ns
+    service_ns = flight.service_ns = max(machine.now_ns - flight.started_at_ns, <int64_t>0)
     machine.ended[<int>FAILED] += failed
     machine.ended[<int>COMPLETED] += flight.size - failed
     machine.progress_at_ns = machine.now_ns

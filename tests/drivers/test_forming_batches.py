@@ -9,8 +9,13 @@ from typing import Any
 
 import pytest
 
+from batchcore.dispatcher import Dispatcher
+from batchcore.engine import Engine
+from batchcore.submitter import Submitter
 from gates import HOUR_MS, LIMIT_S, MOMENT_S, Gate, LoopThread, SchedulerOf, in_thread, run_loop, same
 from pybatch import DeadlineExceeded, QueueFull
+
+MS = 1_000_000
 
 
 def test_the_batch_grows_until_a_worker_can_take_it(scheduler_of: SchedulerOf) -> None:
@@ -417,3 +422,31 @@ def test_the_list_given_to_fn_belongs_to_fn(scheduler_of: SchedulerOf) -> None:
         assert [future.result(LIMIT_S) for future in futures] == round_of_items
     assert len({id(items) for items in kept}) == len(kept)
     assert all(type(items) is list for items in kept)
+
+
+def test_what_is_done_before_fn_is_called_is_not_its_time() -> None:
+    dispatcher = ByHand(Engine(), "by hand")
+    dispatcher.virtual_ns = 0
+    submitter: Submitter[int, int] = Submitter()
+    submitter._serve_with(dispatcher, same)
+
+    def dawdle(_: object) -> None:
+        dispatcher.virtual_ns += 50 * MS
+
+    late = submitter.submit(1, timeout_ms=10)
+    late.add_done_callback(dawdle)
+    submitter.submit(2)
+    dispatcher.virtual_ns = 20 * MS
+    batch = dispatcher.take()
+    assert batch is not None
+    assert dispatcher.virtual_ns == 70 * MS, "somebody took his time while the batch was on its way"
+    dispatcher.virtual_ns += 5 * MS
+    dispatcher.finish(batch, batch.run())
+    assert dispatcher.engine.learned(dispatcher.virtual_ns).sizes == ((1, 5 * MS),)
+
+
+class ByHand(Dispatcher):
+    """Asks nobody to take batches: the test does."""
+
+    def signal(self) -> int:
+        return 0
