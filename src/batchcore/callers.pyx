@@ -24,7 +24,7 @@ from batchcore.errors import BatchAborted
 from batchcore._clock cimport monotonic_ns
 from batchcore._lock cimport lock, unlock
 from batchcore._types cimport NEVER_NS
-from batchcore.dispatcher cimport Batch, Dispatcher
+from batchcore.dispatcher cimport Batch
 from batchcore.future cimport BaseFuture, FanOut, Owner, Parker, give_parker, take_parker
 from batchcore.workers cimport ThreadDispatcher, Worker
 

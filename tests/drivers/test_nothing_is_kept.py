@@ -115,7 +115,8 @@ def rows_refused(scheduler: Scheduler[Any, Any], watch: Watch) -> None:
 
 def raised(scheduler: Scheduler[Any, Any], watch: Watch) -> None:
     futures = scheduler.submit_many([watch.item("raise"), watch.item()])
-    assert all(isinstance(future.exception(LIMIT_S), Refusal) for future in futures)
+    while futures:  # an error keeps the frames under fn, and so this one where it is computed here
+        assert isinstance(futures.pop().exception(LIMIT_S), Refusal)
 
 
 def raised_here(scheduler: Scheduler[Any, Any], watch: Watch) -> None:
