@@ -139,6 +139,21 @@ cdef class CallerDispatcher(ThreadDispatcher):
             self.leave_callers(caller)
         return 0
 
+    cdef bint make_room(self) except -1:
+        cdef Caller caller
+        cdef Batch batch
+        if PyThread_get_thread_ident() in self.workers:
+            return False
+        caller = self.enter()
+        try:
+            caller.coming = True
+            batch = self.take()
+            if batch is not None:
+                self.lead(caller, batch)
+        finally:
+            self.leave_callers(caller)
+        return batch is not None
+
     cdef Caller enter(self):
         """Lend this thread."""
         cdef Caller caller

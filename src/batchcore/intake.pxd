@@ -50,6 +50,7 @@ cdef class Intake(Owner):
     cdef BaseFuture offer(self, object fn, object item, object key, const Terms *terms)
     cdef BaseFuture submit(self, object fn, object item, object key, object weight, Terms *terms)
     cdef BaseFuture submit_waiting(self, object fn, object item, object key, object weight, Terms *terms)
+    cdef bint make_room(self) except -1
     cdef BaseFuture submit_blocking(self, object fn, object item, object key, Terms *terms)
     cdef list submit_all(self, object fn, list items, object key, object weight, Terms *terms)
     cdef list lanes_of(self, list futures, list keys)

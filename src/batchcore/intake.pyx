@@ -326,6 +326,10 @@ cdef class Intake(Owner):
         return QueueFull(
             f"{state}: {self.engine.machine.queued} of {self.engine.machine.config.max_queue_size}; {remedy}")
 
+    cdef bint make_room(self) except -1:
+        """Run a batch on this thread, if there is one to run."""
+        raise NotImplementedError
+
     cdef BaseFuture submit_blocking(self, object fn, object item, object key, Terms *terms):
         """Sleep until there is room for a prepared item, or the deadline has come."""
         cdef Parker parker
@@ -341,6 +345,8 @@ cdef class Intake(Owner):
                 future = self.offer(fn, item, key, terms)
                 if future is not None:
                     return future
+                if self.lends and self.make_room():
+                    continue
                 if terms.deadline_ns != NEVER_NS:
                     left_ns = min(left_ns, max(terms.deadline_ns - self.now(), <int64_t>0))
                 if not parker.park(left_ns, self.spin_ns):

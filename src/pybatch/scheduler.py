@@ -137,7 +137,8 @@ class Scheduler(Submitter[X, Y]):
         `max_concurrent_batches` others do already; who awaits has it run on the event loop, which stands still
         meanwhile.  An idle call then costs no change of thread.  What nobody waits for in these ways is run by a
         worker thread, up to 5 ms later.  Not for an `fn` that is bound to a thread, for callers that hold a lock which
-        `fn` takes, or where an answer may not wait for the end of a batch: a timeout does not interrupt `fn`.
+        `fn` takes, or where an answer may not wait for the end of a batch: a timeout does not interrupt `fn`.  A loop
+        that is blocked, or stopped and not closed, holds up what it was to run.
     spin_us : float, default 0
         How long a thread looks out, awake, before it sleeps, 0 to 1e6 microseconds: a worker for requests, a caller for
         its answer.  Where it takes a sleeping thread long to wake, 50 to 200 shorten the way there and back; the price

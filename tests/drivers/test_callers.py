@@ -95,6 +95,20 @@ def test_a_submit_may_be_followed_by_result_and_a_map_computes_on_its_own_thread
     assert set(scheduler.map(range(100))) <= {threading.get_ident()} | workers(scheduler)
 
 
+def test_who_waits_for_room_makes_some(lent: SchedulerOf) -> None:
+    scheduler = lent(here, max_queue_size=2, on_full="block")
+    futures = [scheduler.submit(item) for item in range(100)]
+    answers = {future.result(LIMIT_S) for future in futures}
+    assert threading.get_ident() in answers
+    assert answers <= {threading.get_ident()} | workers(scheduler)
+
+
+def test_who_waits_for_room_while_a_batch_waits_for_company_is_served(lent: SchedulerOf) -> None:
+    scheduler = lent(same, max_queue_size=2, on_full="block", policy="fixed", max_wait_ms=1)
+    futures = [scheduler.submit(item) for item in range(5)]
+    assert [future.result(LIMIT_S) for future in futures] == list(range(5))
+
+
 def test_those_who_come_while_one_leads_follow_and_the_first_of_them_leads_all_together(lent: SchedulerOf) -> None:
     led = Led()
     scheduler = lent(led.hold)
