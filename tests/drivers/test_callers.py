@@ -98,9 +98,9 @@ def test_a_submit_may_be_followed_by_result_and_a_map_computes_on_its_own_thread
 def test_who_waits_for_room_makes_some(lent: SchedulerOf) -> None:
     scheduler = lent(here, max_queue_size=2, on_full="block")
     futures = [scheduler.submit(item) for item in range(100)]
-    answers = {future.result(LIMIT_S) for future in futures}
-    assert threading.get_ident() in answers
-    assert answers <= {threading.get_ident()} | workers(scheduler)
+    answers = [future.result(LIMIT_S) for future in futures]
+    assert answers.count(threading.get_ident()) > 50, "now and then a worker was quicker"
+    assert set(answers) <= {threading.get_ident()} | workers(scheduler)
 
 
 def test_who_waits_for_room_while_a_batch_waits_for_company_is_served(lent: SchedulerOf) -> None:
