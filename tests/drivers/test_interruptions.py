@@ -16,6 +16,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
+import numpy.ma  # else it is imported when first used, and has thousands of moments
 import pytest
 
 from gates import LIMIT_S, doubled, doubled_async, in_thread, until
