@@ -67,8 +67,9 @@ class Tracer:
         except Interruption:
             pass
         except TypeError as error:
-            # CPython 3.11 now and then makes this of an exception that a tracer raises where a function begins.
-            if str(error) != "'traceback' object is not callable" or not self.raised:
+            # CPython 3.11 now and then makes this of an exception that a tracer raises where a function begins: it
+            # calls whatever lies on its stack as an __exit__, with type, value and traceback.
+            if not self.raised or not str(error).endswith(("object is not callable", "but 4 were given")):
                 raise
         finally:
             sys.settrace(before)
