@@ -87,6 +87,7 @@ def rounds_of_memory(rounds: int, count: int) -> list[tuple[int, int]]:
     """Queue and drain `count` requests time and again; return the size of the process full and empty, of each round."""
     # Not in a list: a number that is made at the height would keep a whole arena of Python's allocator.
     full, empty = array("q", [0] * rounds), array("q", [0] * rounds)
+    futures: list[Any] = [None] * count  # once: where it would lie the next time is the C library's business
     fn = Held()
     with Scheduler(fn, max_batch_size=64, max_queue_size=count) as scheduler:
         for turn in range(rounds):
@@ -94,13 +95,15 @@ def rounds_of_memory(rounds: int, count: int) -> list[tuple[int, int]]:
             fn.opened.clear()
             first = scheduler.submit(0)
             fn.entered.wait()
-            futures = [scheduler.submit(item) for item in range(count)]
+            for item in range(count):
+                futures[item] = scheduler.submit(item)
             full[turn] = resident_bytes()
             fn.opened.set()
             first.result()
             if any(future.result() != item for item, future in enumerate(futures)):
                 raise RuntimeError("an answer is wrong")
-            del futures
+            for item in range(count):
+                futures[item] = None
             empty[turn] = resident_bytes()
     return list(zip(full, empty, strict=True))
 

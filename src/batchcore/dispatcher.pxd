@@ -45,6 +45,7 @@ cdef class Dispatcher(Intake):
     cdef bint leave(self, Batch batch, int64_t failed) except -1
     cdef int tell_policy(self, Batch batch) except -1
     cpdef int let_go(self) except -1
+    cdef bint is_quick(self) noexcept
     cpdef Batch take(self, Parker parker=*)
     cpdef int finish(self, Batch batch, object results) except -1
     cpdef int fail(self, Batch batch, object error) except -1

@@ -38,6 +38,7 @@ from batchcore.lane cimport Entry, Lane
 from batchcore.machine cimport Machine, machine_abandon, machine_close, machine_complete, machine_flush, machine_start
 from batchcore.results cimport results_of
 
+cdef int64_t QUICK_NS = 1_000_000
 cdef tuple ABORTIONS = (asyncio.CancelledError, GeneratorExit)
 
 
@@ -371,6 +372,14 @@ cdef class Dispatcher(Intake):
         estimate = machine_estimate(&self.engine.machine, self.now())
         unlock(&self.lock)
         return None if estimate.queue_delay_ns < 0 else (estimate.queue_delay_ns, estimate.service_ns)
+
+    cdef bint is_quick(self) noexcept:
+        """Whether a batch takes no longer than it takes to change threads a few times."""
+        cdef Estimate estimate
+        lock(&self.lock)
+        estimate = machine_estimate(&self.engine.machine, self.now())
+        unlock(&self.lock)
+        return estimate.queue_delay_ns >= 0 and estimate.service_ns < QUICK_NS
 
     @property
     def closed(self):

@@ -47,6 +47,7 @@ class Submitter(Generic[_X, _Y]):
         self,
         items: Iterable[_X],
         ahead: int,
+        most: int,
         timeout_ms: float | None,
         priority: int,
         key: Hashable,

@@ -195,19 +195,26 @@ cdef class Submitter:
         """Compute identical items once; called by the constructor."""
         self.sharing = Sharing(self.ready(), fingerprint)
 
-    def _map(self, items, Py_ssize_t ahead, timeout_ms, priority, key, weight):
-        """Yield the results of `items`, of which `ahead` are outstanding.  Waits for room whatever ``on_full`` says."""
+    def _map(self, items, Py_ssize_t ahead, Py_ssize_t most, timeout_ms, priority, key, weight):
+        """Yield the results of `items`, of which `ahead` are outstanding, or `most` where sleeping would cost more than
+        the batches do.  Waits for room whatever ``on_full`` says."""
         cdef list window = []       # futures, None for those that were answered; a ring once it is full
         cdef Py_ssize_t oldest = 0
         cdef Py_ssize_t i
+        cdef bint sleeps
         try:
             for item in items:
                 if len(window) < ahead:
                     window.append(self.submit_waiting(item, timeout_ms, priority, key, weight))
-                else:
-                    yield take_result(window, oldest)
-                    window[oldest] = self.submit_waiting(item, timeout_ms, priority, key, weight)
-                    oldest = (oldest + 1) % ahead
+                    continue
+                sleeps = (<BaseFuture>window[oldest]).entry.status < COMPLETED
+                yield take_result(window, oldest)
+                window[oldest] = self.submit_waiting(item, timeout_ms, priority, key, weight)
+                oldest = (oldest + 1) % ahead
+                if sleeps and ahead < most and self.dispatcher.is_quick():
+                    window = window[oldest:] + window[:oldest]
+                    oldest = 0
+                    ahead = min(2 * ahead, most)
             for i in range(len(window)):
                 yield take_result(window, (oldest + i) % len(window))
         finally:

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Scheduler"]
 
+MAP_AHEAD = 4096
+"""Most requests that `map` keeps outstanding for the sake of speed alone."""
+
 X = TypeVar("X")
 Y = TypeVar("Y")
 
@@ -334,11 +337,13 @@ class Scheduler(Submitter[X, Y]):
 
         Notes
         -----
-        Keeps enough batches outstanding to fill all workers twice.  Waits for room instead of raising `QueueFull`.
+        Keeps enough batches outstanding to fill all workers twice; where a batch takes less than a millisecond, up to
+        4,096 requests, since sleeping and waking costs more then.  Waits for room instead of raising `QueueFull`.
         """
         stats = self.stats()
         ahead = min(stats.max_queue_size, 2 * stats.max_batch_size * (stats.capacity + 1))
-        return self._map(items, ahead, timeout_ms, priority, key, weight)
+        most = min(stats.max_queue_size, max(ahead, MAP_AHEAD))
+        return self._map(items, ahead, most, timeout_ms, priority, key, weight)
 
     async def submit_wait(
         self,

@@ -495,6 +495,30 @@ def test_map_keeps_enough_outstanding_to_fill_batches(scheduler_of: SchedulerOf)
     answers.close()
 
 
+@pytest.mark.parametrize("batch_ms", [0, 2])
+def test_map_goes_further_ahead_only_where_batches_are_quick(scheduler_of: SchedulerOf, batch_ms: float) -> None:
+    taken, lead = 0, 0
+    pause = threading.Event()
+
+    def items(count: int) -> Iterator[int]:
+        nonlocal taken
+        for item in range(count):
+            taken = item
+            yield item
+
+    def compute(items: list[int]) -> list[int]:
+        if batch_ms:
+            pause.wait(batch_ms / 1000)
+        return doubled(items)
+
+    scheduler = scheduler_of(compute, max_batch_size=1)
+    count = 50 if batch_ms else 20_000
+    for item, answer in enumerate(scheduler.map(items(count))):
+        assert answer == 2 * item
+        lead = max(lead, taken - item)
+    assert lead == 4 if batch_ms else 4 < lead <= 4096
+
+
 def test_map_ends_its_last_batch_though_it_is_not_full(scheduler_of: SchedulerOf) -> None:
     scheduler = scheduler_of(same, max_batch_size=8, policy="fixed", max_wait_ms=100)
     assert in_thread(lambda: list(scheduler.map(range(11)))).result(LIMIT_S) == list(range(11))
