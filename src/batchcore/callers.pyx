@@ -88,7 +88,6 @@ cdef class CallerDispatcher(ThreadDispatcher):
         lock(&self.lock)
         if self.waiting:
             caller = <Caller>next(iter(self.waiting))
-        if caller is not None:
             del self.waiting[caller]
             caller.coming = True
         unlock(&self.lock)
