@@ -26,6 +26,7 @@ cdef class CallerDispatcher(ThreadDispatcher):
     cdef bint host_comes                # a turn is to come there
 
     cdef Caller enter(self)
+    cdef bint run_one(self) except -1
     cdef int rouse(self, Caller caller) except -1
     cdef int leave_callers(self, Caller caller) except -1
     cdef int lead(self, Caller caller, Batch batch) except -1

@@ -139,11 +139,12 @@ cdef class CallerDispatcher(ThreadDispatcher):
         return 0
 
     cdef bint make_room(self) except -1:
-        cdef Caller caller
+        return PyThread_get_thread_ident() not in self.workers and self.run_one()
+
+    cdef bint run_one(self) except -1:
+        """Run a batch on this thread, if there is one to run."""
+        cdef Caller caller = self.enter()
         cdef Batch batch
-        if PyThread_get_thread_ident() in self.workers:
-            return False
-        caller = self.enter()
         try:
             caller.coming = True
             batch = self.take()
@@ -273,28 +274,16 @@ cdef class CallerDispatcher(ThreadDispatcher):
 
     cdef int take_turn(self, Turn turn) except -1:
         """Run a batch on this loop, or set its timer."""
-        cdef Caller caller
-        cdef Batch batch
         cdef Turn timer
         cdef int64_t armed_ns
         self.forget_turn(turn)
         self.host = _get_running_loop()
         armed_ns = self.armed_ns
-        caller = self.enter()
-        try:
-            caller.coming = True
-            batch = self.take()
-            if batch is not None:
-                self.lead(caller, batch)
-                return 0
-            caller.coming = False
-            if self.timed is None and self.armed_ns != armed_ns:
-                timer = Turn.__new__(Turn)
-                timer.dispatcher = self
-                timer.at_ns = self.armed_ns
-                self.host.call_later(max(self.armed_ns - self.now(), <int64_t>0) / 1e9, timer)
-        finally:
-            self.leave_callers(caller)
+        if not self.run_one() and self.timed is None and self.armed_ns not in (armed_ns, NEVER_NS):
+            timer = Turn.__new__(Turn)
+            timer.dispatcher = self
+            timer.at_ns = self.armed_ns
+            self.host.call_later(max(self.armed_ns - self.now(), <int64_t>0) / 1e9, timer)
         return 0
 
     cdef int forget_turn(self, Turn turn) except -1:
