@@ -42,7 +42,8 @@ cdef class Nudge:
     A coroutine of its own kind, since one of Python's would warn that it was never awaited.
     """
 
-    def __call__(self):
+    def ring(self):
+        """What a loop is given to call: in debug mode it takes no coroutines."""
         cdef LoopDispatcher dispatcher = self.dispatcher()
         if dispatcher is not None and not self.done:
             dispatcher.serve_on(self)
@@ -116,7 +117,7 @@ cdef class LoopDispatcher(Dispatcher):
         while True:
             nudge = self.nudge(host)
             try:
-                host.call_soon_threadsafe(nudge)
+                host.call_soon_threadsafe(nudge.ring)
             except RuntimeError:    # closed since we looked
                 nudge.done = True
                 host = self.own_loop()
@@ -145,7 +146,7 @@ cdef class LoopDispatcher(Dispatcher):
     cdef int watch(self, object loop) except -1:
         """Lay a nudge into a host that tells of its closing; called on it."""
         if loop not in self.watches:
-            handle = loop.call_later(FOREVER_S, self.nudge(loop), context=contextvars.Context())    # nobody's
+            handle = loop.call_later(FOREVER_S, self.nudge(loop).ring, context=contextvars.Context())    # nobody's
             self.watches[loop] = weakref.ref(handle)
         return 0
 
@@ -183,7 +184,7 @@ cdef class LoopDispatcher(Dispatcher):
             self.timer = None
         if when is not None:
             nudge = self.nudge(loop)
-            handle = loop.call_later(max(0.0, when - monotonic_ns() / 1e9), nudge)
+            handle = loop.call_later(max(0.0, when - monotonic_ns() / 1e9), nudge.ring)
             self.timer = (when, weakref.ref(nudge), weakref.ref(handle))
         return 0
 

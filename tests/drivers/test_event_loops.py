@@ -28,6 +28,13 @@ from gates import (
 from pybatch import BatchAborted, DeadlineExceeded, SchedulerClosed, WouldDeadlock
 
 
+@pytest.fixture(params=["plain", "debug"], autouse=True)
+def _mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let asyncio check what it is given, as people let it while they develop."""
+    if request.param == "debug":
+        monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
+
+
 def test_an_async_fn_runs_on_the_callers_loop_in_the_callers_thread(scheduler_of: SchedulerOf) -> None:
     gate = AsyncGate()
     gate.open()
