@@ -168,9 +168,11 @@ cdef class Parker(Listener):
         cdef int64_t until_ns = NEVER_NS if timeout_ns == NEVER_NS else monotonic_ns() + timeout_ns
         cdef int64_t left_ns
         cdef PyLockStatus status
-        if spin_ns > 0 and self.nap_ns == 0 and self.look_out(monotonic_ns() + min(spin_ns, timeout_ns)):
-            self.woken = False
-            return True
+        if spin_ns > 0 and self.nap_ns == 0:
+            if self.look_out(monotonic_ns() + min(spin_ns, timeout_ns)):
+                self.woken = False
+                return True
+            PyErr_CheckSignals()    # what came meanwhile will interrupt no sleep
         while True:
             left_ns = LONGEST_SLEEP_NS
             if until_ns != NEVER_NS:

@@ -34,7 +34,7 @@ __all__ = [
 MAX_MS: Final = 1e10
 """Longest duration an option may name, milliseconds: 115 days."""
 
-MAX_SPIN_US: Final = 1e6
+MAX_SPIN_US: Final = 1e4
 """Longest that a thread may look out awake, microseconds."""
 
 MAX_CONCURRENT_BATCHES: Final = 1024

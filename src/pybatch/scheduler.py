@@ -143,7 +143,7 @@ class Scheduler(Submitter[X, Y]):
         `fn` takes, or where an answer may not wait for the end of a batch: a timeout does not interrupt `fn`.  A loop
         that is blocked, or stopped and not closed, holds up what it was to run.
     spin_us : float, default 0
-        How long a thread looks out, awake, before it sleeps, 0 to 1e6 microseconds: a worker for requests, a caller for
+        How long a thread looks out, awake, before it sleeps, 0 to 1e4 microseconds: a worker for requests, a caller for
         its answer.  Where it takes a sleeping thread long to wake, 50 to 200 shorten the way there and back; the price
         is as much CPU time after each batch and each call.
     name : str, optional

@@ -739,3 +739,25 @@ def test_threads_that_look_out_give_the_same_answers_and_sleep_in_the_end(
         return used() == before
 
     until(rests)
+
+
+def test_a_signal_that_comes_while_a_thread_looks_out_interrupts_it(scheduler_of: SchedulerOf) -> None:
+    class Ring(Exception):
+        pass
+
+    def ring(*_: object) -> None:
+        raise Ring
+
+    gate = Gate()
+    scheduler = scheduler_of(gate.hold, spin_us=10_000)
+    future = scheduler.submit(1)
+    gate.wait_entered()
+    previous = signal.signal(signal.SIGALRM, ring)
+    try:
+        with pytest.raises(Ring):
+            signal.setitimer(signal.ITIMER_REAL, 0.002)
+            future.result(LIMIT_S)
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+        gate.open()
+    assert future.result(LIMIT_S) == 1
