@@ -11,6 +11,8 @@ a loop is looked after by a worker thread, but not at once, since a submit is of
 What interrupts a leader, a Ctrl-C say, is its own: it comes out of its call, and the others get `BatchAborted`.
 """
 
+from cpython.dict cimport PyDict_Next
+from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
@@ -84,10 +86,12 @@ cdef class CallerDispatcher(ThreadDispatcher):
         Where it is another thread's loop, which may be waiting for this thread, the worker looks as well.
         """
         cdef Caller caller = None
+        cdef PyObject *first
+        cdef Py_ssize_t position = 0
         cdef bint hosted
         lock(&self.lock)
-        if self.waiting:
-            caller = <Caller>next(iter(self.waiting))
+        if PyDict_Next(self.waiting, &position, &first, NULL):  # for an iterator the collector might run, in here
+            caller = <Caller>first
             del self.waiting[caller]
             caller.coming = True
         unlock(&self.lock)
@@ -288,10 +292,12 @@ cdef class CallerDispatcher(ThreadDispatcher):
 
     cdef int forget_turn(self, Turn turn) except -1:
         """This turn is not to come any more."""
+        lock(&self.lock)
         if turn.at_ns == NEVER_NS:
             self.host_comes = False
         elif self.timed is None and self.armed_ns == turn.at_ns:
             self.armed_ns = NEVER_NS
+        unlock(&self.lock)
         return 0
 
     cdef int lose_turn(self, Turn turn) except -1:

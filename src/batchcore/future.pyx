@@ -102,11 +102,13 @@ cdef class Owner:
     cdef int wait_for(self, BaseFuture future, int64_t until_ns) except -1:
         """Block until `future` has ended; raises TimeoutError at `until_ns`."""
         cdef int64_t beat_ns = self.before_blocking(future)
+        cdef int64_t spin_ns = self.spin_ns     # once
         cdef Parker parker = take_parker()
         try:
             if future.listen(parker):
                 while not parker.park(
-                        beat_ns if until_ns == NEVER_NS else min(beat_ns, until_ns - monotonic_ns()), self.spin_ns):
+                        beat_ns if until_ns == NEVER_NS else min(beat_ns, until_ns - monotonic_ns()), spin_ns):
+                    spin_ns = 0
                     if monotonic_ns() >= until_ns:
                         raise TimeoutError
                     self.heartbeat()

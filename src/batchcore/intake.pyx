@@ -5,7 +5,8 @@ An `Intake` reads the clock and holds the lock.  It knows no batches: those are 
 
 No wake-up is lost.  `coming` is true from the moment somebody is asked to call `take` until, under the lock, `take` has
 found nothing to do, or its driver has asked for a successor (`hand_over`); `settle` sets the timer, `armed_ns`, in that
-same section.  A submit signals if it changes something before that instant and nobody is coming.
+same section.  A submit signals if it changes something before that instant and nobody is coming.  A driver whose helper
+may not come after all takes `coming` and the timer back (`CallerDispatcher.due`).
 
 Lock rule: check arguments, lock, call the machine, unlock; only then raise, call back, or drop references.
 """
@@ -210,7 +211,7 @@ cdef class Intake(Owner):
         return future
 
     cdef BaseFuture submit_waiting(self, object fn, object item, object key, object weight, Terms *terms):
-        """The same, but whatever the options say wait for room."""
+        """Like `submit`, but wait for room whatever the options say."""
         cdef BaseFuture future
         key = self.key_of(item, key)
         item = self.prepare(item, weight, terms)

@@ -13,6 +13,7 @@ cdef class Nudge:
 
 cdef class Serving:
     cdef readonly object loop
+    cdef object task            # held, since asyncio does not: else the collector could take it in the middle
     cdef readonly Batch batch   # None once it has ended
 
 

@@ -192,6 +192,7 @@ cdef class LoopDispatcher(Dispatcher):
         """The life of a server."""
         cdef Batch batch
         cdef Serving here = None
+        task = asyncio.current_task(loop)
         cdef int64_t yielded_ns = monotonic_ns()
         try:
             while True:
@@ -200,6 +201,7 @@ cdef class LoopDispatcher(Dispatcher):
                     break
                 here = Serving.__new__(Serving)     # one for each: tasks that outlive their batch keep the context
                 here.loop = loop
+                here.task = task
                 here.batch = batch
                 batch.server = here
                 self.hand_over()
@@ -226,7 +228,7 @@ cdef class LoopDispatcher(Dispatcher):
                         self.fail(batch, error)     # what is left of it
                 if not isinstance(error, (asyncio.CancelledError, GeneratorExit)):
                     # The loop raises it: it need not be logged as well.
-                    asyncio.current_task().add_done_callback(Task.exception)
+                    task.add_done_callback(Task.exception)
             finally:
                 self.leave_loop(loop)
             raise

@@ -245,7 +245,34 @@ cdef class Submitter:
         return attempt, attempt.terms.deadline_ns
 
     def __call__(self, item, *, timeout_ms=None, priority=0, key=None, weight=None):
-        """Submit one item and wait for its result; parameters and errors as in `submit` and `Future.result`."""
+        """Submit one item and wait for its result; with ``run_in="caller"``, compute it.
+
+        Parameters
+        ----------
+        item, timeout_ms, priority, key, weight
+            As in `submit`.
+
+        Returns
+        -------
+        object
+            The result.
+
+        Raises
+        ------
+        Exception
+            As in `submit` and `Future.result`.  Where this thread is interrupted, the request is given up.
+
+        Notes
+        -----
+        Thread-safe.  Not for a thread that runs an event loop, which stands still meanwhile.
+
+        Examples
+        --------
+        >>> from pybatch import Scheduler
+        >>> with Scheduler(lambda xs: [x + 1 for x in xs], run_in="caller", metrics=False) as scheduler:
+        ...     scheduler(1)
+        2
+        """
         cdef Terms terms
         self.agree(&terms, timeout_ms, priority)
         terms.blocks = True

@@ -141,7 +141,8 @@ class Scheduler(Submitter[X, Y]):
         meanwhile.  An idle call then costs no change of thread.  What nobody waits for in these ways is run by a
         worker thread, up to 5 ms later.  Not for an `fn` that is bound to a thread, for callers that hold a lock which
         `fn` takes, or where an answer may not wait for the end of a batch: a timeout does not interrupt `fn`.  A loop
-        that is blocked, or stopped and not closed, holds up what it was to run.
+        that is blocked, or stopped and not closed, holds up what it was to run.  What interrupts the thread that
+        computes, a Ctrl-C or a `SystemExit` of `fn`, comes out there; the others of its batch get `BatchAborted`.
     spin_us : float, default 0
         How long a thread looks out, awake, before it sleeps, 0 to 1e4 microseconds: a worker for requests, a caller for
         its answer.  Where it takes a sleeping thread long to wake, 50 to 200 shorten the way there and back; the price

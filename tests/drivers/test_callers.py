@@ -753,9 +753,9 @@ def test_a_signal_that_comes_while_a_thread_looks_out_interrupts_it(scheduler_of
     future = scheduler.submit(1)
     gate.wait_entered()
     previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.005)
     try:
         with pytest.raises(Ring):
-            signal.setitimer(signal.ITIMER_REAL, 0.002)
             future.result(LIMIT_S)
     finally:
         signal.signal(signal.SIGALRM, previous)

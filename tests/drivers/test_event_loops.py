@@ -7,6 +7,7 @@ import concurrent.futures
 import gc
 import random
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -682,7 +683,13 @@ def test_shutdown_without_waiting_on_the_loop_that_has_to_compute_still_answers(
 def test_the_batch_of_an_async_fn_is_not_lost_to_the_garbage_collector(scheduler_of: SchedulerOf) -> None:
     async def collect(items: list[int]) -> list[int]:
         waiter = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(0.01, waiter.set_result, None)
+        held = weakref.ref(waiter)  # by nobody but this coroutine
+
+        def wake() -> None:
+            if (waiter := held()) is not None:
+                waiter.set_result(None)
+
+        asyncio.get_running_loop().call_later(0.01, wake)
         gc.collect()
         await waiter
         return items
