@@ -19,13 +19,14 @@ import contextvars
 import sys
 import threading
 import weakref
-from asyncio import Task, _get_running_loop
+from asyncio import Task, _get_running_loop, current_task
 from collections.abc import Coroutine
 
 from batchcore.current import serving
 from batchcore.errors import BatchAborted, WouldDeadlock
 
 from batchcore._clock cimport monotonic_ns
+from batchcore._types cimport NEVER_NS
 from batchcore.dispatcher cimport Batch, Dispatcher
 from batchcore.future cimport BaseFuture
 
@@ -192,7 +193,7 @@ cdef class LoopDispatcher(Dispatcher):
         """The life of a server."""
         cdef Batch batch
         cdef Serving here = None
-        task = asyncio.current_task(loop)
+        task = current_task(loop)
         cdef int64_t yielded_ns = monotonic_ns()
         try:
             while True:
@@ -213,12 +214,13 @@ cdef class LoopDispatcher(Dispatcher):
                     if not isinstance(error, Exception) and not self.shrugs_off(error, loop):
                         raise
                 finally:
-                    here.batch = None
+                    here.batch = here.task = None   # its task's context holds it
                 batch = None
                 if monotonic_ns() - yielded_ns > LONGEST_TURN_NS:
                     await asyncio.sleep(0)
                     yielded_ns = monotonic_ns()
-            self.set_timer(loop, self.wake_at)
+            if self.timer is not None or self.wake_at_ns != NEVER_NS:
+                self.set_timer(loop, self.wake_at)
             self.let_go()
             self.stop_if_done()
         except BaseException as error:
