@@ -38,7 +38,7 @@ from batchcore.lane cimport Entry, Lane
 from batchcore.machine cimport Machine, machine_abandon, machine_close, machine_complete, machine_flush, machine_start
 from batchcore.results cimport results_of
 
-cdef int64_t QUICK_NS = 1_000_000
+cdef int64_t QUICK_NS = 1_000_000    # of a batch: less is little beside some changes of thread
 cdef tuple ABORTIONS = (asyncio.CancelledError, GeneratorExit)
 
 

@@ -357,8 +357,20 @@ class Scheduler(Submitter[X, Y]):
     ) -> Future[Y]:
         """Queue one item and return its future, waiting for room without blocking the event loop.
 
-        Parameters, result and errors as in `submit`, but for `QueueFull`: it waits until there is room, or until
-        `timeout_ms` has passed, which the future then tells.
+        Parameters
+        ----------
+        item, timeout_ms, priority, key, weight
+            As in `submit`.
+
+        Returns
+        -------
+        Future
+            Where `timeout_ms` passes before there is room, it tells so.
+
+        Raises
+        ------
+        SchedulerClosed, TypeError, ValueError
+            As in `submit`.
 
         Examples
         --------
@@ -388,7 +400,12 @@ class Scheduler(Submitter[X, Y]):
         return future
 
     def flush(self) -> None:
-        """Let everything that is queued now leave without waiting for company, as workers become free."""
+        """Let everything that is queued now leave without waiting for company, as workers become free.
+
+        Notes
+        -----
+        Thread-safe; returns at once.
+        """
         self.dispatcher.flush()
 
     def drain(self, timeout: float | None = None) -> bool:
