@@ -768,3 +768,22 @@ def test_callbacks_are_let_go_once_they_ran(scheduler_of: SchedulerOf) -> None:
     gate.open()
     assert future.result(LIMIT_S) == 1
     assert thing_gone.wait(LIMIT_S)
+
+
+@pytest.mark.parametrize("ending", ["completed", "cancelled"])
+def test_the_collector_looks_at_a_future_from_its_end_on(scheduler_of: SchedulerOf, ending: str) -> None:
+    gate = Gate()
+    scheduler = scheduler_of(gate.hold, max_batch_size=1)
+    scheduler.submit(1)
+    gate.wait_entered()
+    future: Any = scheduler.submit(2)
+    assert not gc.is_tracked(future), "the queue holds it: it is no garbage"
+    if ending == "cancelled":
+        assert future.cancel()
+    gate.open()
+    assert concurrent.futures.wait([future], LIMIT_S).done
+    future.me = future
+    seen = weakref.ref(future)
+    del future
+    gc.collect()
+    assert seen() is None
