@@ -112,12 +112,15 @@ def test_every_cdef_function_says_how_it_fails() -> None:
 
 def test_importing_pybatch_registers_and_starts_nothing() -> None:
     script = (
-        "import threading, prometheus_client as p; before = list(p.REGISTRY._collector_to_names)\n"
+        "import sys, threading\n"
         "import pybatch\n"
-        "assert list(p.REGISTRY._collector_to_names) == before\n"
         "assert threading.active_count() == 1\n"
-        "import sys; heavy = {'numpy', 'torch', 'rich', 'sklearn', 'ray', 'matplotlib'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
+        "names = {'numpy', 'torch', 'rich', 'sklearn', 'ray', 'matplotlib', 'plotly', 'prometheus_client', 'http'}\n"
+        "assert not names & set(sys.modules), names & set(sys.modules)\n"
+        "import prometheus_client as p; before = list(p.REGISTRY._collector_to_names)\n"
+        "from pybatch import metrics\n"
+        "metrics.register\n"
+        "assert list(p.REGISTRY._collector_to_names) == before\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
 

@@ -8,8 +8,6 @@
 49
 """
 
-from importlib.metadata import version as _version
-
 from batchcore.current import CurrentBatch, current_batch
 from batchcore.errors import (
     BatchAborted,
@@ -27,7 +25,7 @@ from pybatch.decorator import batched
 from pybatch.forms import Pad, Stack
 from pybatch.scheduler import Scheduler
 
-__version__ = _version("batchcore")
+__version__: str
 
 __all__ = [
     "BatchAborted",
@@ -49,3 +47,13 @@ __all__ = [
     "batched",
     "current_batch",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """Read the version when it is first asked for: what reads it takes longer to import than all that is here."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version
+
+    globals()[name] = found = version("batchcore")
+    return found

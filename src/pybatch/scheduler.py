@@ -11,8 +11,6 @@ import warnings
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
-from prometheus_client import CollectorRegistry
-
 from batchcore.callers import CallerDispatcher
 from batchcore.dispatcher import Dispatcher
 from batchcore.engine import Engine, integer
@@ -41,6 +39,8 @@ from pybatch.recording import Recording
 
 if TYPE_CHECKING:
     import os
+
+    from prometheus_client import CollectorRegistry
 
     from pybatch.policies import PolicyLike
 
@@ -223,14 +223,12 @@ class Scheduler(Submitter[X, Y]):
     ) -> None:
         if not callable(fn):
             raise TypeError(f"fn must be callable, not {fn!r}")
-        if name is None:
-            name = _name_of(fn)
-        elif not isinstance(name, str):
-            raise TypeError(f"name must be a string, not {name!r}")
-        elif not name or name.encode(errors="replace").decode() != name:
-            raise ValueError(f"name is {name!r}; it must be text and not empty, since it is a label in metrics")
-        if registry is not None and not isinstance(registry, CollectorRegistry):
-            raise TypeError(f"registry must be a prometheus_client.CollectorRegistry, not {registry!r}")
+        name = _name_of(fn) if name is None else _label(name)
+        if registry is not None:
+            from prometheus_client import CollectorRegistry
+
+            if not isinstance(registry, CollectorRegistry):
+                raise TypeError(f"registry must be a prometheus_client.CollectorRegistry, not {registry!r}")
         options = engine_options(
             max_batch_size=default_batch_size(max_batch_size, allowed_batch_sizes),
             max_wait_ms=max_wait_ms,
@@ -659,6 +657,14 @@ def _lends(run_in: Any, is_async: bool) -> bool:
 
 def _is_async(fn: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
+def _label(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, not {name!r}")
+    if not name or name.encode(errors="replace").decode() != name:
+        raise ValueError(f"name is {name!r}; it must be text and not empty, since it is a label in metrics")
+    return name
 
 
 def _name_of(fn: Callable[..., Any]) -> str:
