@@ -2,9 +2,11 @@
 
 import os
 import threading
+import warnings
 
 from pybatch import Scheduler, SchedulerClosed
 
+warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
 entered, opened = threading.Event(), threading.Event()
 
 
