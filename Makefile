@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi') setup.py pyproject.toml
+OTHERS := 3.11 3.12 3.13 3.14 oldest newest
 PIP := -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-torch bench bench-instructions bench-peers lint coverage sanitize clean
+.PHONY: help demo test $(OTHERS:%=test-%) test-torch bench bench-instructions bench-peers lint coverage sanitize clean
 
 help:  ## what there is to make
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+	@grep -E '^[a-z][a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -83,20 +84,38 @@ coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .px
 	cd .venv-coverage/tree && ../bin/python -m coverage combine --quiet
 	cd .venv-coverage/tree && ../bin/python -m coverage report
 
-# Special builds: of a copy, so that they do not get into each other's way.
-.venv-coverage/.installed: KIND = trace
-.venv-coverage/.installed: EXTRA = [demo,tune]
-.venv-address/.installed: KIND = address
-.venv-coverage/.installed .venv-address/.installed: .venv-%/.installed: $(SOURCES)
+# Other environments: built of a copy, so that they do not get into each other's way.
+.venv-3.%/.installed: PYTHON = python$*
+.venv-oldest/.installed: PYTHON = python3.11
+.venv-oldest/.installed: FIRST = .ci/oldest .venv-oldest
+.venv-oldest/.installed: export PIP_CONSTRAINT = .venv-oldest/run.txt
+.venv-oldest/.installed: export PIP_BUILD_CONSTRAINT = .venv-oldest/build.txt
+.venv-newest/.installed: PYTHON = $(shell for minor in 14 13 12 11; do \
+    python3.$$minor -c "" 2>/dev/null && echo python3.$$minor && break; done)
+.venv-newest/.installed: export PIP_PRE = 1
+.venv-address/.installed: export BATCHCORE_BUILD = address
+.venv-coverage/.installed: export BATCHCORE_BUILD = trace
+.venv-coverage/.installed: FIRST = .venv-coverage/bin/python $(PIP) "setuptools>=77" "cython>=3.3,<4" "numpy>=2.0"
+.venv-coverage/.installed: EDITABLE = --no-build-isolation --editable
+$(OTHERS:%=.venv-%/.installed): export BATCHCORE_WERROR = 1
+$(OTHERS:%=.venv-%/.installed) .venv-address/.installed .venv-coverage/.installed: .venv-%/.installed: $(SOURCES)
 	rm -rf .venv-$*
 	$(PYTHON) -m venv .venv-$*
 	mkdir .venv-$*/tree
 	cp -r src setup.py pyproject.toml README.md LICENSE .venv-$*/tree
 	rm -f .venv-$*/tree/src/*/*.so
-	.venv-$*/bin/python $(PIP) --upgrade "pip>=25.1" "setuptools>=77" "cython>=3.1,<4" "numpy>=2"
-	BATCHCORE_BUILD=$(KIND) .venv-$*/bin/python $(PIP) --no-build-isolation --editable ".venv-$*/tree$(EXTRA)"
+	$(FIRST)
+	.venv-$*/bin/python $(PIP) --upgrade "pip>=25.3"
+	.venv-$*/bin/python $(PIP) $(EDITABLE) ".venv-$*/tree[demo,tune]"
 	.venv-$*/bin/python $(PIP) --group test
 	touch $@
+
+$(OTHERS:%=test-%): test-%: .venv-%/.installed
+	.venv-$*/bin/python -m pytest $(ARGS)
+
+test-3.12 test-3.13 test-3.14:  ## the test suite on that Python
+test-oldest:  ## the test suite with the oldest numpy, prometheus-client and Cython that we support
+test-newest:  ## the test suite with the newest, pre-releases too
 
 # Python's own allocator would hide errors from the sanitizer.
 sanitize: .venv-address/.installed  ## the tests under sanitizers
