@@ -7,6 +7,7 @@ import warnings
 from pybatch import Scheduler, SchedulerClosed
 
 warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
+
 entered, opened = threading.Event(), threading.Event()
 
 
