@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,11 @@ if os.environ.get("BATCHCORE_TRACED") == "1":
     from Cython.Coverage import CythonModuleTracer
 
     CythonModuleTracer.line_number_range = staticmethod(operator.attrgetter("f_lineno", "f_lineno"))
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C interrupt, also where a shell that runs the tests in the background has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

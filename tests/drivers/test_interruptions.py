@@ -61,6 +61,7 @@ class Tracer:
 
     def run(self, operation: Callable[[], object]) -> None:
         before = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # CPython 3.12 counts opcodes only if some frame asked before settrace
         sys.settrace(self.trace)
         try:
             operation()
