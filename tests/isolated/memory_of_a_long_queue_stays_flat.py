@@ -1,4 +1,4 @@
-"""A queued request takes at most 260 bytes beyond its item; 200,000 of them, queued and drained, leave none."""
+"""A queued request takes at most 260 bytes beyond its item, 276 from Python 3.14 on; 200,000 of them, queued and drained, leave none."""
 
 import os
 import sys
@@ -8,7 +8,8 @@ from array import array
 from pybatch import Scheduler
 
 COUNT, ROUNDS = 200_000, 6
-MOST_BYTES = 260
+# CPython 3.14 keeps room for attributes (inline values) in the instances of more classes, among them ours.
+MOST_BYTES = 260 if sys.version_info < (3, 14) else 276
 
 
 def compute(items: list[int]) -> list[int]:
