@@ -4,7 +4,7 @@ VENV := .venv
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi') setup.py pyproject.toml
 PIP := -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-torch bench bench-instructions bench-peers lint coverage sanitize clean
+.PHONY: help demo test test-torch bench bench-instructions bench-peers lint coverage sanitize wheels test-wheels clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -103,6 +103,18 @@ sanitize: .venv-address/.installed  ## the tests under sanitizers
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
 	.venv-address/bin/python -m pytest -p no:cacheprovider $(or $(ARGS),tests/assembly tests/core tests/drivers tests/test_decorator.py)
+
+.venv-wheels/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-wheels
+	.venv-wheels/bin/python $(PIP) --upgrade "pip>=25.1"
+	.venv-wheels/bin/python $(PIP) --group wheels
+	touch $@
+
+wheels: .venv-wheels/.installed  ## sdist and manylinux wheels into dist, for every Python at hand; ARGS=--twice compares two builds
+	.venv-wheels/bin/python .ci/wheels.py $(ARGS)
+
+test-wheels: .venv-wheels/.installed  ## the wheels in dist, installed where there is no compiler
+	.venv-wheels/bin/python .ci/wheels.py --install
 
 clean:  ## remove what was made
 	rm -rf build dist .venv .venv-* src/*.egg-info src/batchcore/*.so src/batchcore/*.c
