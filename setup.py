@@ -78,8 +78,9 @@ extensions = [
 ]
 
 NO_COMPILER = """
-batchcore cannot be built here: {error}.
-It needs a C compiler that finds the headers of Python. To install them:
+{error}
+
+batchcore cannot be built here. It needs a C compiler that finds the headers of Python:
 
     Debian, Ubuntu    apt-get install gcc python3-dev
     Fedora, RHEL      dnf install gcc python3-devel
@@ -87,7 +88,7 @@ It needs a C compiler that finds the headers of Python. To install them:
     macOS             xcode-select --install
     Windows           Build Tools for Visual Studio, with "Desktop development with C++"
 
-Where there is a wheel for this machine, none of it is needed: pip install --only-binary batchcore batchcore
+A wheel needs neither. Where there is one for this machine, this takes it: pip install --only-binary batchcore batchcore
 """
 
 
