@@ -63,12 +63,13 @@ bench-instructions: $(VENV)/.installed  ## instructions per request, against the
 bench-peers: $(VENV)/.bench  ## this scheduler against the batchers on PyPI, into docs/peers.md
 	$(VENV)/bin/python benchmarks/peers.py $(ARGS)
 
-lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.bench  ## style and types
+lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.bench  ## style and types, and the workflows' safety
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint src/batchcore/*.pyx src/batchcore/*.pxd
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+	$(VENV)/bin/zizmor --quiet --offline .github
 
 # The tracer of .pyx lines runs Python where there is none, also inside the sections that the GIL guards: it loses a
 # Ctrl-C, and a storm of threads loses its wits.  Tests of those are left out, or run with the lines of .py files alone.

@@ -31,6 +31,7 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 ARCHITECTURES = ("x86_64", "aarch64")
 GLIBC = 17  # manylinux2014 is glibc 2.17
 MOST_BYTES = 1_500_000
+PIP = (sys.executable, "-m", "pip")
 
 # Without -O zig adds its sanitizers.  -fwrapv and NDEBUG are what Python itself is built with; -s strips.
 FLAGS = {"CFLAGS": "-O3 -DNDEBUG -fwrapv -g0", "LDFLAGS": "-s"}
@@ -46,11 +47,13 @@ def main(options: list[str]) -> None:
     if "--install" in options:
         install(pythons)
         return
-    hashes = build(pythons, DIST)
+    # All of them first: Cython makes C files anew that are older than itself.
+    environments = [environment_of(version, python) for version, python in pythons.items()]
+    hashes = build(environments, DIST)
     check()
     if "--twice" in options:
         with tempfile.TemporaryDirectory() as other:
-            again = build(pythons, Path(other))
+            again = build(environments, Path(other))
         if again != hashes:
             raise SystemExit(f"built again, these differ: {sorted(dict(hashes.items() ^ again.items()))}")
         print("built again: the same bytes")
@@ -59,16 +62,25 @@ def main(options: list[str]) -> None:
 def find_python(version: str) -> str:
     """The interpreter of that version; asked for its name, since a shim of pyenv may lead nowhere."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    for candidate in (f"python{version}", *sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}"))):
+    for candidate in (f"python{version}", *map(str, pyenv.glob(f"versions/{version}.*/bin/python{version}"))):
         if shutil.which(candidate):
-            name = (candidate, "-c", "import sys; print(sys.executable)")
+            name = [candidate, "-c", "import sys; print(sys.executable)"]
             asked = subprocess.run(name, capture_output=True, text=True, check=False)
             if asked.returncode == 0:
                 return asked.stdout.strip()
     return ""
 
 
-def build(pythons: dict[str, str], into: Path) -> dict[str, str]:
+def environment_of(version: str, python: str) -> Path:
+    """An environment of that Python with what a build needs; kept."""
+    environment = ROOT / f".venv-wheels-{version}"
+    if not environment.exists():
+        run(python, "-m", "venv", "--without-pip", environment)
+    run(*PIP, "--python", environment, "install", "--group", f"{ROOT / 'pyproject.toml'}:build")
+    return environment
+
+
+def build(environments: list[Path], into: Path) -> dict[str, str]:
     """Make the sdist, and the wheels of what it holds; the C files are made once for all.  Say the hashes."""
     shutil.rmtree(into, ignore_errors=True)
     os.umask(0o022)
@@ -83,26 +95,23 @@ def build(pythons: dict[str, str], into: Path) -> dict[str, str]:
         repack(sdist, int(epoch))
         with tarfile.open(sdist) as archive:
             archive.extractall(folder, filter="data")
-        for version, python in pythons.items():
-            environment = ROOT / f".venv-wheels-{version}"
-            if not environment.exists():
-                run(python, "-m", "venv", "--without-pip", environment)
-            pip = (sys.executable, "-m", "pip", "--python", environment)
-            run(*pip, "install", "--group", f"{ROOT / 'pyproject.toml'}:build")
-            suffix = run(environment / "bin/python", "-c", "import sysconfig as s; print(s.get_config_var('EXT_SUFFIX'))")
+        for environment in environments:
+            own = run(
+                environment / "bin/python", "-c", "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"
+            )
             for architecture in ARCHITECTURES:
                 compiler = f"{shlex.quote(sys.executable)} -m ziglang cc -target {architecture}-linux-gnu.2.{GLIBC}"
                 cross = {
                     "CC": compiler,
                     "LDSHARED": f"{compiler} -shared",
-                    "SETUPTOOLS_EXT_SUFFIX": suffix.strip().replace(platform.machine(), architecture),
+                    "SETUPTOOLS_EXT_SUFFIX": own.strip().replace(platform.machine(), architecture),
                     "_PYTHON_HOST_PLATFORM": f"manylinux2014_{architecture}",
                     "SOURCE_DATE_EPOCH": epoch,
                     "ZIG_GLOBAL_CACHE_DIR": f"{folder}/zig",
                 }
                 source = Path(folder, sdist.name.removesuffix(".tar.gz"))
                 wheel = ("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", into, source)
-                run(*pip, *wheel, env=os.environ | cross | FLAGS)
+                run(*PIP, "--python", environment, *wheel, env=os.environ | cross | FLAGS)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in into.iterdir()}
 
 
@@ -145,7 +154,8 @@ def install(pythons: dict[str, str]) -> None:
             bare["PATH"] = f"{folder}/bin"
             run(f"{folder}/bin/pip", "install", f"{wheel}[demo]", env=bare)
             demo = run(f"{folder}/bin/pybatch", "demo", "--duration", "1", env=bare)
-        print(f"Python {version}, {wheel.name}:\n{demo}", flush=True)
+        answers = next(line for line in demo.splitlines() if line.startswith("every answer checked"))
+        print(f"{wheel.name}: {answers}", flush=True)
 
 
 def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
