@@ -5,7 +5,8 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -n
 OTHERS := 3.11 3.12 3.13 3.14 oldest newest
 PIP := -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test $(OTHERS:%=test-%) test-torch bench bench-instructions bench-peers lint coverage sanitize clean
+.PHONY: help demo test $(OTHERS:%=test-%) test-torch test-wheels bench bench-instructions bench-peers lint coverage \
+    sanitize wheels clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z][a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -64,12 +65,13 @@ bench-instructions: $(VENV)/.installed  ## instructions per request, against the
 bench-peers: $(VENV)/.bench  ## this scheduler against the batchers on PyPI, into docs/peers.md
 	$(VENV)/bin/python benchmarks/peers.py $(ARGS)
 
-lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.bench  ## style and types
+lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.bench  ## style and types, and the workflows' safety
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint src/batchcore/*.pyx src/batchcore/*.pxd
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+	$(VENV)/bin/zizmor --quiet --offline .github
 
 # The tracer of .pyx lines runs Python where there is none, also inside the sections that the GIL guards: it loses a
 # Ctrl-C, and a storm of threads loses its wits.  Tests of those are left out, or run with the lines of .py files alone.
@@ -122,6 +124,18 @@ sanitize: .venv-address/.installed  ## the tests under sanitizers
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
 	.venv-address/bin/python -m pytest -p no:cacheprovider $(or $(ARGS),tests/assembly tests/core tests/drivers tests/test_decorator.py)
+
+.venv-wheels/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-wheels
+	.venv-wheels/bin/python $(PIP) --upgrade "pip>=25.1"
+	.venv-wheels/bin/python $(PIP) --group wheels
+	touch $@
+
+wheels: .venv-wheels/.installed  ## sdist and manylinux wheels into dist, for every Python at hand; ARGS=--twice compares two builds
+	.venv-wheels/bin/python .ci/wheels.py $(ARGS)
+
+test-wheels: .venv-wheels/.installed  ## the wheels in dist, installed where there is no compiler
+	.venv-wheels/bin/python .ci/wheels.py --install
 
 clean:  ## remove what was made
 	rm -rf build dist .venv .venv-* src/*.egg-info src/batchcore/*.so src/batchcore/*.c

@@ -5,10 +5,14 @@ coverage), address or thread (that sanitizer).  BATCHCORE_WERROR=1 turns compile
 """
 
 import os
+import tempfile
+from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 MODULES = [
     "audit",
@@ -31,6 +35,7 @@ MODULES = [
 WITH_NUMPY = ["assembly", "layout", "memory", "rows"]
 
 # -ffp-contract=off: a fused multiply-add would make arm64 learn other costs, and so decide otherwise, than x86_64.
+# MSVC needs no such flag: it optimizes by itself, and contracts nothing unless told to.
 COMPILE = {
     "release": ["-O3"],
     "debug": ["-O0", "-g"],
@@ -72,6 +77,38 @@ extensions = [
     for name in [*MODULES, *WITH_NUMPY]
 ]
 
-# Coverage looks for the C file beside its source.
-build_dir = None if kind == "trace" else "build/cython"
-setup(ext_modules=cythonize(extensions, compiler_directives=directives, build_dir=build_dir))
+NO_COMPILER = """
+{error}
+
+batchcore cannot be built here. It needs a C compiler that finds the headers of Python:
+
+    Debian, Ubuntu    apt-get install gcc python3-dev
+    Fedora, RHEL      dnf install gcc python3-devel
+    Alpine            apk add gcc musl-dev python3-dev
+    macOS             xcode-select --install
+    Windows           Build Tools for Visual Studio, with "Desktop development with C++"
+
+A wheel needs neither. Where there is one for this machine, this takes it: pip install --only-binary batchcore batchcore
+"""
+
+
+class Build(build_ext):
+    """Translates to C only when it compiles, so that an sdist holds none, and only where a compiler works."""
+
+    def build_extensions(self):
+        with tempfile.TemporaryDirectory() as folder:
+            probe = Path(folder, "probe.c")
+            probe.write_text("#include <Python.h>\n")
+            try:
+                self.compiler.compile([str(probe)], output_dir=folder)
+            except CompileError as error:
+                raise SystemExit(NO_COMPILER.format(error=error)) from None
+        # Coverage looks for the C file beside its source.
+        build_dir = None if kind == "trace" else "build/cython"
+        made = cythonize(self.extensions, compiler_directives=directives, build_dir=build_dir)
+        for extension, translated in zip(self.extensions, made, strict=True):
+            extension.sources = translated.sources
+        super().build_extensions()
+
+
+setup(ext_modules=extensions, cmdclass={"build_ext": Build}, options={"build_ext": {"parallel": True}})
