@@ -37,7 +37,7 @@ COMPILE = {
     "trace": ["-O1", "-DCYTHON_TRACE_NOGIL=1", "-DCYTHON_USE_SYS_MONITORING=0"],
     "address": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"],
     "thread": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=thread"],
-    "fused": ["-O3", "-ffp-contract=fast"],
+    "fused": ["-O1", "-ffp-contract=fast"],
 }
 kind = os.environ.get("BATCHCORE_BUILD", "release")
 if kind not in COMPILE:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.ma  # else it is imported when first used, and has thousands of moments
 import pytest
+from hypothesis import settings
 
 from gates import LIMIT_S, doubled, doubled_async, in_thread, until
 from pybatch import BatchAborted, Scheduler
@@ -38,6 +39,10 @@ CHECKED = {"RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
 
 NOT_OURS = {"Condition", "Event"}
 """The standard library's own: interrupted in the wrong place, they stay locked, and nobody can help it."""
+
+
+STRIDE = max(1, 100 // settings().max_examples)
+"""Every so manieth moment is tried: each one, unless examples are few (`BATCHCORE_EXAMPLES`)."""
 
 
 class Interruption(BaseException):
@@ -168,5 +173,5 @@ def test_a_signal_that_interrupts_at_any_moment_leaves_nobody_waiting(
         more = interrupt(
             scheduler, OPERATIONS[name], moment, (name, where, kind) == ("share", "on the caller", "dedupe")
         )
-        moment += 1
+        moment += STRIDE
     assert moment > 1

@@ -1,12 +1,13 @@
 """All that is told, by file and section, and the form in which it is kept.
 
-Of a long section the first lines are kept, then every so manieth with a digest of all lines up to it, and the last ones:
+Of a long section the first and the last lines are kept, and in between some with a digest of all lines up to them:
 short enough to be read, and nothing is left out of the comparison.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -37,15 +38,10 @@ def condensed(lines: Iterable[str]) -> Iterator[str]:
 
 
 def kept(name: str) -> dict[str, list[str]]:
-    """The sections of a file."""
-    sections: dict[str, list[str]] = {}
-    for line in path_of(name).read_text().splitlines():
-        if line.startswith("  "):
-            sections[title].append(line[2:])
-        else:
-            title = line
-            sections[title] = []
-    return sections
+    """The sections of a file; each is a title and lines that are indented."""
+    sections = re.split(r"\n(?=\S)", path_of(name).read_text().rstrip("\n"))
+    rows = (section.split("\n  ") for section in sections)
+    return {title: lines for title, *lines in rows}
 
 
 def keep(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Write what the golden test compares with: `python tests/golden/make.py`, and look at the difference before keeping it.
+"""Write what the golden test compares with: `python tests/golden/make.py`; look at the difference before you keep it.
 
 Legitimate after a change that is meant to decide, learn or simulate otherwise; never because a machine, a Python or a
 compiler does.  To find the first of all lines that differs between two of these, compare what

@@ -19,7 +19,6 @@ from pybatch.metrics import DELAY_BOUNDS_NS
 from pybatch.policies import Drop, View, Wait
 from pybatch.simulation import (
     MMPP,
-    PROFILES,
     Bursts,
     ClosedLoop,
     Gamma,

@@ -7,6 +7,8 @@ from itertools import zip_longest
 import pytest
 from figures import FIGURES, condensed, kept, path_of
 
+from batchcore.records import REASONS
+
 KEPT = {name: kept(name) for name in FIGURES}
 
 
@@ -26,3 +28,8 @@ def test_the_figures_are_those_that_are_kept(name: str, title: str) -> None:
                 pytrace=False,
             )
         before = was
+
+
+def test_batches_of_every_reason_are_told() -> None:
+    told = "\n".join(line for lines in KEPT["stories"].values() for line in lines)
+    assert [reason for reason in REASONS if f"{reason}=" not in told] == []
