@@ -4,7 +4,7 @@ VENV := .venv
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi') setup.py pyproject.toml
 PIP := -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-torch bench bench-instructions bench-peers lint coverage sanitize clean
+.PHONY: help demo test test-arm64 test-torch bench bench-instructions bench-peers lint coverage sanitize clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -33,6 +33,9 @@ demo: $(VENV)/.demo  ## the main job on real input: handwritten digits, one at a
 
 test: $(VENV)/.test  ## the whole test suite, on the installed wheel
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+test-arm64:  ## the core, driver and metrics tests and the golden figures of the arm64 wheel, under emulation
+	PYTHON=$(PYTHON) .ci/arm64
 
 # An environment of its own: torch takes gigabytes.
 .venv-torch/.installed: $(SOURCES)

@@ -1,8 +1,7 @@
 """The extension list and the build switches; everything else is in pyproject.toml.
 
 BATCHCORE_BUILD chooses the kind of build: release (default), debug (every check on), trace (line tracing, for
-coverage), address or thread (that sanitizer), fused (one that the golden test must refuse; on x86_64 it wants
-CFLAGS=-mfma).  BATCHCORE_WERROR=1 turns compiler warnings into errors.
+coverage), address or thread (that sanitizer).  BATCHCORE_WERROR=1 turns compiler warnings into errors.
 """
 
 import os
@@ -31,20 +30,19 @@ MODULES = [
 ]
 WITH_NUMPY = ["assembly", "layout", "memory", "rows"]
 
+# -ffp-contract=off: a fused multiply-add would make arm64 learn other costs, and so decide otherwise, than x86_64.
 COMPILE = {
     "release": ["-O3"],
     "debug": ["-O0", "-g"],
     "trace": ["-O1", "-DCYTHON_TRACE_NOGIL=1", "-DCYTHON_USE_SYS_MONITORING=0"],
     "address": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"],
     "thread": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=thread"],
-    "fused": ["-O1", "-ffp-contract=fast"],
 }
 kind = os.environ.get("BATCHCORE_BUILD", "release")
 if kind not in COMPILE:
     raise SystemExit(f"BATCHCORE_BUILD={kind!r} is not one of {', '.join(COMPILE)}")
 
-# -ffp-contract=off: a fused multiply-add would make arm64 learn other costs, and so decide otherwise, than x86_64.
-flags = [] if os.name == "nt" else ["-ffp-contract=off", *COMPILE[kind], "-fvisibility=hidden"]
+flags = [] if os.name == "nt" else [*COMPILE[kind], "-ffp-contract=off", "-fvisibility=hidden"]
 if os.environ.get("BATCHCORE_WERROR") == "1":
     flags += ["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]
 
