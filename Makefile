@@ -5,8 +5,8 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -n
 OTHERS := 3.11 3.12 3.13 3.14 oldest newest
 PIP := -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test $(OTHERS:%=test-%) test-torch test-wheels bench bench-instructions bench-peers lint coverage \
-    sanitize wheels clean
+.PHONY: help demo test $(OTHERS:%=test-%) test-arm64 test-torch test-wheels bench bench-instructions bench-peers lint \
+    coverage sanitize wheels clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z][a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -35,6 +35,9 @@ demo: $(VENV)/.demo  ## the main job on real input: handwritten digits, one at a
 
 test: $(VENV)/.test  ## the whole test suite, on the installed wheel
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+test-arm64:  ## the core, driver and metrics tests and the golden figures of the arm64 wheel, under emulation
+	PYTHON=$(PYTHON) .ci/arm64
 
 # An environment of its own: torch takes gigabytes.
 .venv-torch/.installed: $(SOURCES)

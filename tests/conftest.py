@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gates import check_books
 
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 
 LIMIT_S = 30.0
 
+settings.register_profile(
+    "batchcore",
+    max_examples=int(os.environ.get("BATCHCORE_EXAMPLES", "100")),  # fewer where each takes long, as under emulation
+    deadline=None,  # a busy machine is slow, not wrong
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,  # a pull request is not the place to find an older bug
+)
+settings.load_profile("batchcore")
 
 if os.environ.get("BATCHCORE_TRACED") == "1":
     # A function in C in the place of one in Python, which would run once a line, also in sections that the GIL guards.

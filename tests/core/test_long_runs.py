@@ -158,7 +158,7 @@ class Life:
 UNCOMPARED = ("policy", "batch_size", "queue_delay_ns", "service_ns")
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 @given(
     policy=st.sampled_from(["adaptive", "adaptive", "adaptive", "immediate", "fixed", "watchful"]),
     service=st.sampled_from(sorted(SERVICES)),

@@ -289,7 +289,7 @@ class SameAnswers(RuleBasedStateMachine):
 
 
 TestSameAnswers = SameAnswers.TestCase
-TestSameAnswers.settings = settings(max_examples=400, stateful_step_count=50)
+TestSameAnswers.settings = settings(max_examples=4 * settings().max_examples, stateful_step_count=50)
 
 
 class SameAnswersByKey(SameAnswers):
@@ -345,7 +345,7 @@ class SameAnswersByKey(SameAnswers):
 
 
 TestSameAnswersByKey = SameAnswersByKey.TestCase
-TestSameAnswersByKey.settings = settings(max_examples=400, stateful_step_count=50)
+TestSameAnswersByKey.settings = settings(max_examples=4 * settings().max_examples, stateful_step_count=50)
 
 KEYS = {
     "equal": lambda i, chance: (0, None),
@@ -360,7 +360,7 @@ KEYS = {
 """(priority, deadline) of the i-th request: the ways a queue may fill."""
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 @given(
     kinds=st.lists(st.sampled_from(sorted(KEYS)), min_size=1, max_size=4),
     count=st.integers(1, 300),

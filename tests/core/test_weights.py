@@ -155,7 +155,7 @@ def overtaken(engine: Engine, weights: list[int], seed: int) -> tuple[list[int],
     return passed, ahead
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(
     padded=st.booleans(),
     size=st.sampled_from([2, 3, 8, 40]),
@@ -174,7 +174,7 @@ def test_a_request_is_passed_by_few_batches_and_by_none_for_ever(
     assert engine.stats().queued == 0
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(
     padded=st.booleans(),
     size=st.sampled_from([1, 2, 5, 16, 128, 129]),

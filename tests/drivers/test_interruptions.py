@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.ma  # else it is imported when first used, and has thousands of moments
 import pytest
+from hypothesis import settings
 
 from gates import LIMIT_S, doubled, doubled_async, in_thread, until
 from pybatch import BatchAborted, Scheduler
@@ -42,6 +43,9 @@ NOT_OURS = {"Condition", "Event"}
 
 NEVER = 1_000_000_000
 """A moment that no operation has."""
+
+STRIDE = max(1, 100 // settings().max_examples)
+"""Every so manieth moment is tried: each one, unless examples are few (`BATCHCORE_EXAMPLES`)."""
 
 
 class Interruption(BaseException):
@@ -164,7 +168,7 @@ def test_a_signal_that_interrupts_at_any_moment_leaves_nobody_waiting(
     name: str, where: str, kind: str, warm: bool
 ) -> None:
     # Rehearsed first: CPython from 3.12 on tells opcodes only of code that was traced before.
-    for moment in itertools.chain([NEVER], itertools.count()):
+    for moment in itertools.chain([NEVER], itertools.count(0, STRIDE)):
         fn, options = RUNS[where]
         scheduler: Scheduler[int, int] = Scheduler(fn, metrics=False, **options, **OPTIONS[kind])
         if warm:

@@ -107,6 +107,15 @@ def test_what_has_come_when_the_time_is_up_is_served() -> None:
     assert np.array_equal(both.arrival_ns, result.arrival_ns[:100])
 
 
+@pytest.mark.parametrize(("gap_ms", "service_ms"), [(1, 2.5), (1e8, 2.5e9)])
+def test_the_mean_is_exact_in_whatever_order_latencies_are_added_up(gap_ms: float, service_ms: float) -> None:
+    service = Service.affine(0, service_ms, noise=0.2)
+    result = simulate(Poisson(1000 / gap_ms), service, policy="immediate", warm_up=0)
+    ns = (result.finished_ns - result.arrival_ns).tolist()
+    assert (len(ns), sum(ns) > 2**63) == (20_000, gap_ms == 1e8)
+    assert result.mean_ms == sum(ns) / (len(ns) * 10**6)
+
+
 def test_warm_up_is_left_out_of_the_figures() -> None:
     assert simulate(Poisson(10), TEN, policy="immediate", requests=1000).warm_up == 100
     assert simulate(ClosedLoop(2), TEN, policy="immediate", requests=1000).warm_up == 200
