@@ -4,7 +4,8 @@ VENV := .venv
 SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi') setup.py pyproject.toml
 PIP := -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-torch bench bench-instructions bench-peers lint coverage sanitize clean
+.PHONY: help demo test test-torch bench bench-instructions bench-peers lint coverage sanitize sanitize-threads \
+    check-free-threaded clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -87,7 +88,8 @@ coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .px
 .venv-coverage/.installed: KIND = trace
 .venv-coverage/.installed: EXTRA = [demo,tune]
 .venv-address/.installed: KIND = address
-.venv-coverage/.installed .venv-address/.installed: .venv-%/.installed: $(SOURCES)
+.venv-thread/.installed: KIND = thread
+.venv-coverage/.installed .venv-address/.installed .venv-thread/.installed: .venv-%/.installed: $(SOURCES)
 	rm -rf .venv-$*
 	$(PYTHON) -m venv .venv-$*
 	mkdir .venv-$*/tree
@@ -103,6 +105,21 @@ sanitize: .venv-address/.installed  ## the tests under sanitizers
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
 	.venv-address/bin/python -m pytest -p no:cacheprovider $(or $(ARGS),tests/assembly tests/core tests/drivers tests/test_decorator.py)
+
+# It sees what runs without the GIL; the sections that the GIL guards are held to their rules by a check in this build.
+sanitize-threads: .venv-thread/.installed  ## the tests with many threads under the sanitizer of threads
+	LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" TSAN_OPTIONS=halt_on_error=1 \
+	.venv-thread/bin/python -m pytest -p no:cacheprovider --timeout=900 $(or $(ARGS),tests/stress tests/drivers \
+	    tests/assembly/test_threads.py tests/simulation/test_threads.py)
+
+# Not in CI: no Python of Debian's has these headers.  It proves that what no test here can run is C at least.
+HEADERS_OF ?= python3.13
+check-free-threaded: .venv-thread/.installed  ## compiles for Python without the GIL; HEADERS_OF=python3.13 or newer
+	for source in .venv-thread/tree/build/cython/src/batchcore/*.c; do \
+	    gcc -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter -DPy_GIL_DISABLED=1 -Isrc/batchcore \
+	    -I"$$($(HEADERS_OF) -c 'import sysconfig; print(sysconfig.get_path("include"))')" \
+	    -I"$$(.venv-thread/bin/python -c 'import numpy; print(numpy.get_include())')" "$$source" || exit 1; \
+	done
 
 clean:  ## remove what was made
 	rm -rf build dist .venv .venv-* src/*.egg-info src/batchcore/*.so src/batchcore/*.c
