@@ -108,9 +108,10 @@ sanitize: .venv-address/.installed  ## the tests under sanitizers
 
 # It sees what runs without the GIL; the sections that the GIL guards are held to their rules by a check in this build.
 sanitize-threads: .venv-thread/.installed  ## the tests with many threads under the sanitizer of threads
-	LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" TSAN_OPTIONS=halt_on_error=1 \
-	.venv-thread/bin/python -m pytest -p no:cacheprovider --timeout=900 $(or $(ARGS),tests/stress tests/drivers \
-	    tests/assembly/test_threads.py tests/simulation/test_threads.py)
+	LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" \
+	TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/tests/thread_sanitizer.txt" \
+	.venv-thread/bin/python -m pytest -p no:cacheprovider --capture=sys --timeout=900 $(or $(ARGS),tests/stress tests/drivers \
+	    tests/assembly/test_threads.py tests/simulation/test_on_several_threads.py)
 
 # Not in CI: no Python of Debian's has these headers.  It proves that what no test here can run is C at least.
 HEADERS_OF ?= python3.13

@@ -112,8 +112,11 @@ cdef class Keys:
             if not share.idle:
                 share.idle = True
                 append(share)
-            for _ in range(min(2, len(self.idle))):
-                share = popleft()
+            for _ in range(2):
+                try:
+                    share = popleft()
+                except IndexError:  # as it was, or another thread came while a key was looked up
+                    break
                 share.idle = share.account.lanes == 0 and share.account.used > self.machine.level
                 if share.idle:
                     append(share)
