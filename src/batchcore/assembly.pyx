@@ -4,8 +4,8 @@ An item is looked at once, at submit, and then kept as it is: its bytes are copi
 are staged, into their place in a batch to come).  Whoever is handed the batch owns its memory for as long as they look
 at it (see `memory.pyx`).
 
-Threads share what was learned (`recent`), the counters, the pool and the stages, each guarded by the critical section of
-its object.  Rows worth it are copied without the GIL, and then nothing of Python is touched.
+Threads share what was learned (`recent`), the counters, the pool and the stages, each guarded by the critical section
+of its object.  Rows worth it are copied without the GIL, and then nothing of Python is touched.
 """
 
 cimport cython

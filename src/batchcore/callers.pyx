@@ -293,10 +293,10 @@ cdef class CallerDispatcher(ThreadDispatcher):
 
     cdef int lose_host(self, object host) except -1:
         """No turn comes on this loop."""
-        cdef object before = None   # let go after the lock
+        cdef object _before = None   # let go after the lock
         lock(&self.engine.lock)
         if self.host is host:
-            before = self.host
+            _before = self.host
             self.host = None
             self.host_comes = False
         unlock(&self.engine.lock)
@@ -307,10 +307,10 @@ cdef class CallerDispatcher(ThreadDispatcher):
         cdef Turn timer
         cdef int64_t before_ns, at_ns
         cdef object here = _get_running_loop()
-        cdef object before = None   # let go after the lock
+        cdef object _before = None   # let go after the lock
         self.forget_turn(turn)
         lock(&self.engine.lock)
-        before = self.host
+        _before = self.host
         self.host = here
         before_ns = self.armed_ns
         unlock(&self.engine.lock)

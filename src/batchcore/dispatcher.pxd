@@ -34,7 +34,8 @@ cdef class Dispatcher(Intake):
     cdef int64_t items_seen             # in batches
     cdef int64_t rows_made              # for them, filler included
     cdef readonly int64_t wake_at_ns    # what the last `take` that found no batch said; NEVER_NS: an event must come
-    cdef unsigned long asker            # guarded by the engine's lock: thread that is asking the user's policy, and is coming; 0: none
+    # Guarded by the engine's lock: the thread that is asking the user's policy, and is coming; 0: none
+    cdef unsigned long asker
     cdef readonly set running           # batches in flight
     cdef Batch spare                    # made before it is known whether there is a batch
 

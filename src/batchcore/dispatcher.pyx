@@ -376,10 +376,10 @@ cdef class Dispatcher(Intake):
 
     cpdef int let_go(self) except -1:
         """Drop `fn` while nothing is queued."""
-        cdef object fn = None   # the reference goes after the lock
+        cdef object _fn = None  # the reference goes after the lock
         lock(&self.engine.lock)
         if self.engine.machine.queued == 0:
-            fn = self.fn
+            _fn = self.fn
             self.fn = None
         unlock(&self.engine.lock)
         return 0

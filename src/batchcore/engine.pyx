@@ -537,16 +537,16 @@ cdef class Engine:
 
         False, and no change, where somebody else did since `seen`: it was made of what holds no more.
         """
-        cdef object old_decider = None  # let go last: that may run anything, and other threads
-        cdef object old_hook = None
+        cdef object _decider = None  # let go last: that may run anything, and other threads
+        cdef object _hook = None
         cdef bint first
         lock(&self.lock)
         first = self.changed == seen
         if first:
             machine_tell(&self.machine, now_ns)
             if anew:
-                old_decider = self.decider_
-                old_hook = self.hook
+                _decider = self.decider_
+                _hook = self.hook
                 self.decider_ = decider
                 self.hook = hook
             self.machine.config = config[0]

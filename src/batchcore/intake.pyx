@@ -1,7 +1,7 @@
 """How requests come and go: keyed, prepared, queued, refused, waiting for room, cancelled.
 
-An `Intake` reads the clock and takes the engine's lock.  It knows no batches: those are its `Dispatcher`'s, which it asks by
-`signal` to look whether one should leave.
+An `Intake` reads the clock and takes the engine's lock.  It knows no batches: those are its `Dispatcher`'s, which it
+asks by `signal` to look whether one should leave.
 
 No wake-up is lost.  `coming` is true from the moment somebody is asked to call `take` until, under the lock, `take` has
 found nothing to do, or its driver has asked for a successor (`hand_over`); `settle` sets the timer, `armed_ns`, in that
@@ -134,13 +134,13 @@ cdef class Intake(Owner):
         return 0
 
     def record(self, Recorder instead, Recorder recorder):
-        """Have `recorder`, or with None nobody, note what is submitted, instead of `instead`; False if that does not."""
-        cdef Recorder before = None     # let go after the lock
+        """Have `recorder`, or nobody, note what is submitted instead of `instead`; False if that is not who does."""
+        cdef Recorder _before = None    # let go after the lock
         cdef bint agreed
         lock(&self.engine.lock)
         agreed = self.recorder is instead
         if agreed:
-            before = self.recorder
+            _before = self.recorder
             self.recorder = recorder
         unlock(&self.engine.lock)
         return agreed

@@ -2,11 +2,11 @@
 
 A lane is made for the first request of a key and forgotten with the last, so keys may come and go by the thousand.
 The account of a key is kept until it is level with the others again, else who comes back would not have paid.
-Each queued request holds a reference to its lane.  Between looking a lane up and filling it under the machine's lock
-another thread may forget it; looking up runs anybody's `__hash__` and `__eq__`, which no lock may be held for.  Then the
-key has two lanes, or two accounts, for a moment, and nothing is lost: so nothing here has to be more than nearly exact,
-and what the machine counts is read without its lock.  Look-up and change go together in the critical section of `Keys`,
-which is whole where keys are strings, numbers or tuples of them.
+Each queued request holds a reference to its lane.  Between looking a lane up and filling it under the engine's lock
+another thread may forget it; looking up runs anybody's `__hash__` and `__eq__`, and no lock may be held for that.  Then
+the key has two lanes, or two accounts, for a moment, and nothing is lost: so nothing here has to be more than nearly
+exact, and what the machine counts is read without the lock.  Look-up and change go together in the critical section of
+`Keys`, which is whole where keys are strings, numbers or tuples of them.
 """
 
 cimport cython
