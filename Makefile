@@ -6,7 +6,7 @@ OTHERS := 3.11 3.12 3.13 3.14 oldest newest
 PIP := -m pip --disable-pip-version-check install --quiet
 
 .PHONY: help demo test $(OTHERS:%=test-%) test-arm64 test-torch test-wheels bench bench-instructions bench-peers lint \
-    coverage sanitize wheels clean
+    coverage sanitize sanitize-threads check-free-threaded wheels clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z][a-z0-9. -]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -99,11 +99,12 @@ coverage: .venv-coverage/.installed  ## lines that the tests reach, .pyx and .px
     python3.$$minor -c "" 2>/dev/null && echo python3.$$minor && break; done)
 .venv-newest/.installed: export PIP_PRE = 1
 .venv-address/.installed: export BATCHCORE_BUILD = address
+.venv-thread/.installed: export BATCHCORE_BUILD = thread
 .venv-coverage/.installed: export BATCHCORE_BUILD = trace
 .venv-coverage/.installed: FIRST = .venv-coverage/bin/python $(PIP) "setuptools>=77" "cython>=3.3,<4" "numpy>=2.0"
 .venv-coverage/.installed: EDITABLE = --no-build-isolation --editable
 $(OTHERS:%=.venv-%/.installed): export BATCHCORE_WERROR = 1
-$(OTHERS:%=.venv-%/.installed) .venv-address/.installed .venv-coverage/.installed: .venv-%/.installed: $(SOURCES)
+$(patsubst %,.venv-%/.installed,$(OTHERS) address coverage thread): .venv-%/.installed: $(SOURCES)
 	rm -rf .venv-$*
 	$(PYTHON) -m venv .venv-$*
 	mkdir .venv-$*/tree
@@ -127,6 +128,22 @@ sanitize: .venv-address/.installed  ## the tests under sanitizers
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
 	.venv-address/bin/python -m pytest -p no:cacheprovider $(or $(ARGS),tests/assembly tests/core tests/drivers tests/test_decorator.py)
+
+# It sees what runs without the GIL; the sections that the GIL guards are held to their rules by a check in this build.
+sanitize-threads: .venv-thread/.installed  ## the tests with many threads under the sanitizer of threads
+	LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" \
+	TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/tests/thread_sanitizer.txt" \
+	.venv-thread/bin/python -m pytest -p no:cacheprovider --capture=sys --timeout=900 $(or $(ARGS),tests/stress tests/drivers \
+	    tests/assembly/test_threads.py tests/simulation/test_on_several_threads.py)
+
+# Not in CI: no Python of Debian's has these headers.  It proves that what no test here can run is C at least.
+HEADERS_OF ?= python3.13
+check-free-threaded: .venv-thread/.installed  ## compiles for Python without the GIL; HEADERS_OF=python3.13 or newer
+	for source in .venv-thread/tree/build/cython/src/batchcore/*.c; do \
+	    gcc -fsyntax-only -Wall -Wextra -Werror -Wno-unused-parameter -DPy_GIL_DISABLED=1 -Isrc/batchcore \
+	    -I"$$($(HEADERS_OF) -c 'import sysconfig; print(sysconfig.get_path("include"))')" \
+	    -I"$$(.venv-thread/bin/python -c 'import numpy; print(numpy.get_include())')" "$$source" || exit 1; \
+	done
 
 .venv-wheels/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-wheels

@@ -38,10 +38,10 @@ WITH_NUMPY = ["assembly", "layout", "memory", "rows"]
 # MSVC needs no such flag: it optimizes by itself, and contracts nothing unless told to.
 COMPILE = {
     "release": ["-O3"],
-    "debug": ["-O0", "-g"],
+    "debug": ["-O0", "-g", "-DBATCHCORE_CHECK_LOCKS"],
     "trace": ["-O1", "-DCYTHON_TRACE_NOGIL=1", "-DCYTHON_USE_SYS_MONITORING=0"],
-    "address": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"],
-    "thread": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=thread"],
+    "address": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-DBATCHCORE_CHECK_LOCKS"],
+    "thread": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=thread", "-DBATCHCORE_CHECK_LOCKS"],
 }
 kind = os.environ.get("BATCHCORE_BUILD", "release")
 if kind not in COMPILE:
@@ -52,6 +52,7 @@ if os.environ.get("BATCHCORE_WERROR") == "1":
     flags += ["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]
 
 checks = kind == "debug"
+# `freethreading_compatible` is claimed here, for all modules, once what docs/cython.md asks for has been seen.
 directives = {
     "language_level": 3,
     "binding": True,

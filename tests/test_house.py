@@ -65,7 +65,9 @@ def test_the_engine_knows_no_clock_thread_loop_log_or_metrics_library() -> None:
             used = re.findall(r"^\s*(?:from|import|cimport)\s+([\w.]+)", text, re.M)
             allowed = {"batchcore", "libc", "cpython", "cython", "array", "collections", "operator", "typing"}
             assert {module.split(".")[0] for module in used} <= allowed, path
-            assert not {"batchcore._clock", "batchcore._lock", "cpython.pythread"} & set(used), path
+            assert not {"batchcore._clock", "cpython.pythread"} & set(used), path
+            # The lock of a machine lies beside it, for those who look at one that others drive.
+            assert name == "engine" or "batchcore._lock" not in used, path
 
 
 def test_pybatch_is_built_in_storeys() -> None:

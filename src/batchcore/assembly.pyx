@@ -4,9 +4,11 @@ An item is looked at once, at submit, and then kept as it is: its bytes are copi
 are staged, into their place in a batch to come).  Whoever is handed the batch owns its memory for as long as they look
 at it (see `memory.pyx`).
 
-Guarded by the GIL; rows worth it are copied without, and then nothing of Python is touched.
+Threads share what was learned (`recent`), the counters, the pool and the stages, each guarded by the critical section
+of its object.  Rows worth it are copied without the GIL, and then nothing of Python is touched.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
@@ -205,11 +207,12 @@ cdef class Assembler(Form):
                 f"{where(names, 0)} has {arrays[0].ndim} dimensions, and so no axis {self.axis} to pad: "
                 "use batch_as='stack', or another axis")
         layout = Layout(kind, names, tuple(fields))
-        if len(self.recent) < RECENT:
-            self.recent.append(layout)
-        else:
-            self.recent[self.next_recent] = layout
-            self.next_recent = (self.next_recent + 1) % RECENT
+        with cython.critical_section(self):
+            if len(self.recent) < RECENT:
+                self.recent.append(layout)
+            else:
+                self.recent[self.next_recent] = layout
+                self.next_recent = (self.next_recent + 1) % RECENT
         return layout
 
     cdef object stage(self, Piece piece, object stage):
@@ -273,8 +276,6 @@ cdef class Assembler(Form):
             part.marks = total
             if part.padded and self.give != NOTHING:
                 total += bytes_of(size, part.longest if self.give == MASK else <int64_t>sizeof(int64_t))
-        if total >= WORTH_THE_GIL:
-            pieces = list(pieces)   # whoever changes the list meanwhile takes no source away
         lease = self.lease(total)
         if total < WORTH_THE_GIL:
             write(parts, count, size, lease.block.data, self.give, self.left)
@@ -308,8 +309,9 @@ cdef class Assembler(Form):
         part.itemsize = field.itemsize
         part.padding = NULL if field.padding is None else PyBytes_AS_STRING(field.padding)
         part.longest = longest
-        self.item_elements += real * field.elements
-        self.batch_elements += size * longest * field.elements
+        with cython.critical_section(self):
+            self.item_elements += real * field.elements
+            self.batch_elements += size * longest * field.elements
         return 0
 
     cdef Lease in_place(self, list pieces, Layout layout, Part *parts, int64_t size):
@@ -325,8 +327,9 @@ cdef class Assembler(Form):
             field = <Field>layout.fields[i]
             parts[i].longest = 1
             parts[i].offset = stage.row(i, first) - stage.lease.block.data
-            self.item_elements += len(pieces) * field.elements
-            self.batch_elements += size * field.elements
+            with cython.critical_section(self):
+                self.item_elements += len(pieces) * field.elements
+                self.batch_elements += size * field.elements
         return stage.lease
 
     cdef tuple arguments(self, Layout layout, Part *parts, Lease lease, int64_t size):
@@ -377,8 +380,10 @@ cdef class Assembler(Form):
 
     cdef Lease lease(self, int64_t size):
         if self.torch is not None and not self.pinned_known:
-            self.pinned = self.torch.cuda.is_available()
-            self.pinned_known = True
+            pinned = self.torch.cuda.is_available()
+            with cython.critical_section(self):
+                self.pinned = pinned
+                self.pinned_known = True
         return pinned_lease(self.torch, size) if self.pinned else self.pool.take(size)
 
     # --- for whoever has no dispatcher
@@ -407,8 +412,7 @@ cdef class Assembler(Form):
         TypeError, ValueError
             If there is no piece, one is none, they differ in layout, or an array was changed since.
         """
-        if type(pieces) is not list:
-            pieces = list(pieces)
+        pieces = list(pieces)   # whoever changes the list meanwhile takes no source away
         if not pieces:
             raise ValueError("a batch needs at least one piece")
         for piece in pieces:

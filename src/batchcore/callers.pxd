@@ -7,7 +7,7 @@ from batchcore.workers cimport ThreadDispatcher, Worker
 
 
 cdef class Caller(Worker):
-    cdef CallerDispatcher dispatcher    # that it is lent to, or None
+    cdef CallerDispatcher dispatcher    # that it is lent to, or None; critical section
     cdef Worker before                  # what its thread already was there, or None
     cdef bint coming                    # it is on this one to decide, or to hand over
     cdef bint listens                   # it is on the chain of a future, or about to be told
@@ -20,6 +20,7 @@ cdef class Turn:
 
 
 cdef class CallerDispatcher(ThreadDispatcher):
+    # Guarded by the engine's lock:
     cdef dict waiting                   # its keys: callers asleep, in the order in which they came
     cdef bint dozing                    # a thread of ours was called, and looks soon
     cdef object host                    # the event loop that asked last, or None
@@ -34,4 +35,6 @@ cdef class CallerDispatcher(ThreadDispatcher):
     cdef int take_turn(self, Turn turn) except -1
     cdef int forget_turn(self, Turn turn) except -1
     cdef int lose_turn(self, Turn turn) except -1
+    cdef int lose_host(self, object host) except -1
+    cdef int dozes(self, bint yes) except -1
     cdef int doze(self) except -1

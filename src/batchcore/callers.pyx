@@ -11,6 +11,7 @@ a loop is looked after by a worker thread, but not at once, since a submit is of
 What interrupts a leader, a Ctrl-C say, is its own: it comes out of its call, and the others get `BatchAborted`.
 """
 
+cimport cython
 from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
@@ -39,13 +40,15 @@ cdef class Caller(Worker):
     """A thread that is lent.  It may be woken in vain, and then looks again."""
 
     cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
-        cdef CallerDispatcher dispatcher = self.dispatcher
-        self.listens = False
+        cdef CallerDispatcher dispatcher
+        with cython.critical_section(self):
+            dispatcher = self.dispatcher
+            self.listens = False
         if dispatcher is not None:
             # It is awake now, and about to leave: nobody should hand over to it.
-            lock(&dispatcher.lock)
+            lock(&dispatcher.engine.lock)
             dispatcher.waiting.pop(self, None)
-            unlock(&dispatcher.lock)
+            unlock(&dispatcher.engine.lock)
         return self.wake()
 
 
@@ -88,21 +91,23 @@ cdef class CallerDispatcher(ThreadDispatcher):
         cdef Caller caller = None
         cdef PyObject *first
         cdef Py_ssize_t position = 0
-        cdef bint hosted
-        lock(&self.lock)
+        cdef bint called
+        lock(&self.engine.lock)
         if PyDict_Next(self.waiting, &position, &first, NULL):  # for an iterator the collector might run, in here
             caller = <Caller>first
             del self.waiting[caller]
             caller.coming = True
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         if caller is not None:
             return caller.wake()
         here = _get_running_loop()
-        hosted = self.call_host(here)
-        if self.dozing or (hosted and here is not None):
-            return 0
-        self.dozing = len(self.parked) > 0
-        return ThreadDispatcher.signal(self)
+        called = self.call_host(here) and here is not None
+        lock(&self.engine.lock)
+        called = called or self.dozing
+        if not called:
+            self.dozing = len(self.parked) > 0
+        unlock(&self.engine.lock)
+        return 0 if called else ThreadDispatcher.signal(self)
 
     # --- threads
 
@@ -128,9 +133,11 @@ cdef class CallerDispatcher(ThreadDispatcher):
                     self.lead(caller, batch)
                     batch = None
                     continue
-                caller.listens = caller.listens or future.listen(caller)
                 if not caller.listens:
-                    break
+                    caller.listens = True   # before it is on the chain: whoever tells it says no
+                    if not future.listen(caller):
+                        caller.listens = False
+                        break
                 sleep_ns = NEVER_NS if until_ns == NEVER_NS else until_ns - monotonic_ns()
                 if caller is self.timed:
                     sleep_ns = min(sleep_ns, self.armed_ns - monotonic_ns())
@@ -179,7 +186,9 @@ cdef class CallerDispatcher(ThreadDispatcher):
             self.workers.pop(caller.thread, None)
         else:
             self.workers[caller.thread] = caller.before
-        caller.dispatcher = caller.before = None
+        with cython.critical_section(caller):
+            caller.dispatcher = None    # not the last reference
+        caller.before = None
         try:
             if caller.coming:
                 self.hand_over()
@@ -199,6 +208,7 @@ cdef class CallerDispatcher(ThreadDispatcher):
             (<Caller>parker).coming = False
             self.waiting[parker] = None
         elif parker is not None:
+            self.dozing = False     # else who calls next might rely on it though it sleeps
             ThreadDispatcher.settle(self, parker)
             return
         if self.wake_at_ns < self.armed_ns:
@@ -207,13 +217,13 @@ cdef class CallerDispatcher(ThreadDispatcher):
 
     cdef int rouse(self, Caller caller) except -1:
         """Let a caller sleep no longer: if it has the timer, that is on it."""
-        lock(&self.lock)
+        lock(&self.engine.lock)
         self.waiting.pop(caller, None)
         if caller is self.timed:
             self.timed = None
             self.armed_ns = NEVER_NS
             caller.coming = True
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         return 0
 
     cdef int lead(self, Caller caller, Batch batch) except -1:
@@ -244,60 +254,86 @@ cdef class CallerDispatcher(ThreadDispatcher):
         """Have the event loop that runs here, or the one that asked last, take a turn; False: there is none."""
         cdef Turn turn
         cdef Worker worker
+        cdef object before = None   # let go after the lock
+        cdef object host = here
+        cdef bint comes
         if here is not None:
             worker = self.workers.get(PyThread_get_thread_ident())
             if worker is not None and worker.running is not None:
                 return False    # fn may wait here for what it submits
-            if here is not self.host:
-                self.host = here
-                self.host_comes = False
-            elif self.host_comes:
-                return True
-        elif self.host is None or self.host_comes:
-            return False
-        elif self.host.is_closed() or not self.host.is_running():
-            self.host = None
-            return False
+        lock(&self.engine.lock)
+        before = self.host
+        if host is None:
+            host = before
+        comes = self.host_comes and host is before
+        self.host = host
+        self.host_comes = host is not None
+        unlock(&self.engine.lock)
+        if host is None or comes:
+            return comes and here is not None
         turn = Turn.__new__(Turn)
         turn.dispatcher = self
         turn.at_ns = NEVER_NS
-        self.host_comes = True
-        call = self.host.call_soon_threadsafe if here is None else self.host.call_soon
         try:
-            call(turn)
+            if here is not None:
+                host.call_soon(turn)
+            elif host.is_running():     # else it may be closed
+                host.call_soon_threadsafe(turn)
+            else:
+                raise RuntimeError
         except RuntimeError:    # closed since we looked
             turn.done = True
-            self.host = None
-            self.host_comes = False
+            self.lose_host(host)
             return False
         except BaseException:   # a Ctrl-C on the way: we are called again
             turn.done = True
-            self.host_comes = False
+            self.forget_turn(turn)
             raise
         return True
+
+    cdef int lose_host(self, object host) except -1:
+        """No turn comes on this loop."""
+        cdef object _before = None   # let go after the lock
+        lock(&self.engine.lock)
+        if self.host is host:
+            _before = self.host
+            self.host = None
+            self.host_comes = False
+        unlock(&self.engine.lock)
+        return 0
 
     cdef int take_turn(self, Turn turn) except -1:
         """Run a batch on this loop, or set its timer."""
         cdef Turn timer
-        cdef int64_t armed_ns
+        cdef int64_t before_ns, at_ns
+        cdef object here = _get_running_loop()
+        cdef object _before = None   # let go after the lock
         self.forget_turn(turn)
-        self.host = _get_running_loop()
-        armed_ns = self.armed_ns
-        if not self.run_one() and self.timed is None and self.armed_ns not in (armed_ns, NEVER_NS):
+        lock(&self.engine.lock)
+        _before = self.host
+        self.host = here
+        before_ns = self.armed_ns
+        unlock(&self.engine.lock)
+        if self.run_one():
+            return 0
+        lock(&self.engine.lock)
+        at_ns = self.armed_ns if self.timed is None else NEVER_NS
+        unlock(&self.engine.lock)
+        if at_ns not in (before_ns, NEVER_NS):
             timer = Turn.__new__(Turn)
             timer.dispatcher = self
-            timer.at_ns = self.armed_ns
-            self.host.call_later(max(self.armed_ns - self.now(), <int64_t>0) / 1e9, timer)
+            timer.at_ns = at_ns
+            here.call_later(max(at_ns - self.now(), <int64_t>0) / 1e9, timer)
         return 0
 
     cdef int forget_turn(self, Turn turn) except -1:
         """This turn is not to come any more."""
-        lock(&self.lock)
+        lock(&self.engine.lock)
         if turn.at_ns == NEVER_NS:
             self.host_comes = False
         elif self.timed is None and self.armed_ns == turn.at_ns:
             self.armed_ns = NEVER_NS
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         return 0
 
     cdef int lose_turn(self, Turn turn) except -1:
@@ -311,7 +347,13 @@ cdef class CallerDispatcher(ThreadDispatcher):
     cdef int rest(self, Worker worker) except -1:
         worker.nap_ns = DOZE_NS
         ThreadDispatcher.rest(self, worker)
-        self.dozing = False
+        self.dozes(False)
+        return 0
+
+    cdef int dozes(self, bint yes) except -1:
+        lock(&self.engine.lock)
+        self.dozing = yes
+        unlock(&self.engine.lock)
         return 0
 
     def run(self):
@@ -329,10 +371,10 @@ cdef class CallerDispatcher(ThreadDispatcher):
     cdef int doze(self) except -1:
         """Wait a moment for those who may come and block."""
         cdef Parker parker = take_parker()
-        self.dozing = True
+        self.dozes(True)
         parker.park(DOZE_NS, 0)
         give_parker(parker)
-        self.dozing = False
+        self.dozes(False)
         return 0
 
     def after_fork(self):

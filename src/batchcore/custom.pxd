@@ -9,10 +9,11 @@ from batchcore.machine cimport Flight, Machine
 
 
 cdef class View:
-    cdef Machine *machine       # NULL: the call that it was made for is over
+    cdef Machine *machine       # NULL: the call that it was made for is over; guarded by the lock
     cdef Lane *lane             # of the requests it is about
     cdef object owner           # of the lane
-    cdef Lock *mutex            # of the machine; NULL: nobody shares it
+    cdef Lock *mutex            # of the machine
+    cdef object engine          # whose machine and lock they are
     cdef int64_t changes        # of the machine when it was asked
     cdef int64_t batches        # that had left then
     cdef readonly int64_t now_ns
@@ -28,11 +29,13 @@ cdef class View:
     cdef int64_t max_latency
     cdef int64_t earliest_deadline
     cdef int64_t last_completion
-    cdef int valid(self) except -1
+    cdef int enter(self) except -1
     cdef void fill(self) noexcept
     cdef list soonest(self, object n, bint deadlines)
 
 
 cdef tuple hooks_of(object policy)
-cdef int ask(object decider, Machine *machine, Lock *mutex, int64_t now_ns, Decision *decision) except -1
+cdef int ask(
+    object engine, object decider, Machine *machine, Lock *mutex, int64_t now_ns, Decision *decision,
+) except -1
 cdef int tell(object hook, const Flight *flight) except -1

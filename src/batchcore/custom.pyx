@@ -29,16 +29,6 @@ cdef object instant_of(int64_t instant_ns):
     return None if instant_ns == NEVER_NS else instant_ns
 
 
-cdef inline void lock_if(Lock *mutex) noexcept:
-    if mutex != NULL:
-        lock(mutex)
-
-
-cdef inline void unlock_if(Lock *mutex) noexcept:
-    if mutex != NULL:
-        unlock(mutex)
-
-
 @cython.final
 cdef class View:
     """What a policy may know when it is asked: a snapshot; its methods work only inside the call.
@@ -69,13 +59,17 @@ cdef class View:
 
     def predict_ns(self, n):
         """Return the learned service time of a batch of `n`, ns; None before the first completion."""
+        cdef int64_t size
+        cdef int64_t found = -1
         n = operator.index(n)
         if not 1 <= n <= MAX_SIZE:
             raise ValueError(f"n is {n}; it must be from 1 to {MAX_SIZE}")
-        self.valid()
-        if not cost_known(&self.machine.cost):
-            return None
-        return cost_predict_ns(&self.machine.cost, n)
+        size = n
+        self.enter()
+        if cost_known(&self.machine.cost):
+            found = cost_predict_ns(&self.machine.cost, size)
+        unlock(self.mutex)
+        return None if found < 0 else found
 
     def deadlines(self, n):
         """Return the deadlines, or None, of the `n` soonest requests in their order of service.  O(n)."""
@@ -93,14 +87,13 @@ cdef class View:
         if ends == NULL:
             raise MemoryError
         try:
-            self.valid()
-            lock_if(self.mutex)
+            self.enter()
             flight = self.machine.first_flight
             while flight != NULL and count < self.in_flight:
                 ends[count] = max(flight.dispatched_at_ns + flight.expected_ns, self.now_ns)
                 count += 1
                 flight = flight.later
-            unlock_if(self.mutex)
+            unlock(self.mutex)
             return sorted([ends[i] for i in range(count)])
         finally:
             free(ends)
@@ -133,13 +126,12 @@ cdef class View:
         if entries == NULL:
             raise MemoryError
         try:
-            self.valid()
-            lock_if(self.mutex)
+            self.enter()
             count = lane_soonest(self.lane, entries, most)
             for i in range(count):
                 # In place of the address: a list may not be made under the lock.
                 (<int64_t *>entries)[i] = entries[i].deadline_ns if deadlines else entries[i].arrival_ns
-            unlock_if(self.mutex)
+            unlock(self.mutex)
             return [instant_of((<int64_t *>entries)[i]) for i in range(count)]
         finally:
             free(entries)
@@ -164,10 +156,14 @@ cdef class View:
         self.last_completion = machine.progress_at_ns
         self.arrivals_per_second = traffic_rate(&machine.traffic, machine.now_ns) * 1e9
 
-    cdef int valid(self) except -1:
-        if self.machine == NULL:
-            raise RuntimeError("a View is valid only inside the call that it was made for; copy what you need later")
-        return 0
+    cdef int enter(self) except -1:
+        """Lock the machine; raise, and leave it, if the call is over."""
+        if self.mutex != NULL:      # it is in a view that somebody else made
+            lock(self.mutex)
+            if self.machine != NULL:
+                return 0
+            unlock(self.mutex)
+        raise RuntimeError("a View is valid only inside the call that it was made for; copy what you need later")
 
 
 cdef tuple hooks_of(object policy):
@@ -197,7 +193,9 @@ cdef int64_t number_of(object answer, object value) except? -1:
             "whole numbers") from None
 
 
-cdef int ask(object decider, Machine *machine, Lock *mutex, int64_t now_ns, Decision *decision) except -1:
+cdef int ask(
+    object engine, object decider, Machine *machine, Lock *mutex, int64_t now_ns, Decision *decision,
+) except -1:
     """Ask the user's policy and tell the machine; `decision.expired` gets the chain of those it gave up.
 
     Raises what the policy raises, and TypeError or ValueError for an answer that is none.
@@ -208,17 +206,20 @@ cdef int ask(object decider, Machine *machine, Lock *mutex, int64_t now_ns, Deci
     view.lane = decision.lane
     view.owner = owner_of(view.lane)
     view.mutex = mutex
-    lock_if(mutex)
+    view.engine = engine
+    lock(mutex)
     machine_tell(machine, now_ns)
     if view.lane.queued > 0 and machine.in_flight < machine.config.capacity:
         view.fill()
-    unlock_if(mutex)
+    unlock(mutex)
     if view.queued == 0:
         return 0
     try:
         answer = decider(view)
     finally:
+        lock(mutex)
         view.machine = NULL
+        unlock(mutex)
     if isinstance(answer, records.Wait):
         size = 0
         until_ns = NEVER_NS if answer.until_ns is None else number_of(answer, answer.until_ns)
@@ -228,19 +229,19 @@ cdef int ask(object decider, Machine *machine, Lock *mutex, int64_t now_ns, Deci
         size = min(number_of(answer, answer.count), view.queued)
         if size < 1:
             raise ValueError(f"the policy answered {answer!r}; it must drop at least 1 request")
-        lock_if(mutex)
+        lock(mutex)
         if view.changes == machine.changes:
             machine_give_up(machine, view.lane, now_ns, size, decision)
-        unlock_if(mutex)
+        unlock(mutex)
         return 0
     else:
         size = min(number_of(answer, answer), view.max_batch_size)
         until_ns = view.now_ns
         if size < 1:
             raise ValueError(f"the policy answered {answer}; it must dispatch at least 1 request, or Wait")
-    lock_if(mutex)
+    lock(mutex)
     machine_answer(machine, view.lane, view.changes, view.batches, until_ns, size)
-    unlock_if(mutex)
+    unlock(mutex)
     return 0
 
 

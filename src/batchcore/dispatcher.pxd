@@ -15,7 +15,7 @@ cdef class Batch:
     cdef readonly object reason         # why it left
     cdef readonly list items            # as they were prepared; taken away by `run`
     cdef list futures                   # of the items, in the same order
-    cdef bint left                      # the machine knows that it is done
+    cdef bint left                      # the machine knows that it is done; guarded by the engine's lock
     cdef Flight flight                  # in the machine's list from dispatch until it is left
     cdef readonly object fn             # what to run
     cdef readonly int64_t model_size    # rows that fn is given, filler included
@@ -23,7 +23,7 @@ cdef class Batch:
     cdef Form form
     cdef object collate
     cdef dict spoiled                   # index -> error, of items that could not be rows; None: there are none
-    cdef object server                  # for the driver that took it
+    cdef object server                  # for the driver that took it; critical section
     cdef tuple assemble(self, list pieces)
     cpdef object run(self)
 
@@ -34,7 +34,8 @@ cdef class Dispatcher(Intake):
     cdef int64_t items_seen             # in batches
     cdef int64_t rows_made              # for them, filler included
     cdef readonly int64_t wake_at_ns    # what the last `take` that found no batch said; NEVER_NS: an event must come
-    cdef unsigned long asker            # thread that is asking the user's policy, and is coming; 0: none
+    # Guarded by the engine's lock: the thread that is asking the user's policy, and is coming; 0: none
+    cdef unsigned long asker
     cdef readonly set running           # batches in flight
     cdef Batch spare                    # made before it is known whether there is a batch
 

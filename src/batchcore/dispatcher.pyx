@@ -35,7 +35,9 @@ from batchcore.future cimport (
 from batchcore.intake cimport Intake, futures_of
 from batchcore.keys cimport KeyLane, owner_of
 from batchcore.lane cimport Entry, Lane
-from batchcore.machine cimport Machine, machine_abandon, machine_close, machine_complete, machine_flush, machine_start
+from batchcore.machine cimport (
+    Flight, Machine, machine_abandon, machine_close, machine_complete, machine_flush, machine_start,
+)
 from batchcore.results cimport results_of
 
 cdef int64_t QUICK_NS = 1_000_000    # of a batch: less is little beside some changes of thread
@@ -121,9 +123,11 @@ cdef class Dispatcher(Intake):
 
     def padding(self):
         """What fn was given in all, and how much of that came from items: array elements, or items in lists."""
-        if self.form is None:
+        if self.form is not None:
+            with cython.critical_section(self.form):
+                return self.form.item_elements, self.form.batch_elements
+        with cython.critical_section(self):
             return self.items_seen, self.rows_made
-        return self.form.item_elements, self.form.batch_elements
 
     # --- batches
 
@@ -146,23 +150,25 @@ cdef class Dispatcher(Intake):
             batch = self.spare
             self.spare = None
         while True:
-            fn = None
+            fn = keep = None    # let go before the lock: that may run anything
             if batch is None:
                 batch = Batch.__new__(Batch)
-            lock(&self.lock)
+            lock(&self.engine.lock)
             self.coming = True
             machine_decide(&self.engine.machine, self.now(), &decision, &batch.flight)
             fn = self.fn
             keep = owner_of(decision.lane)
+            batch.flight.entries = decision.batch if decision.kind == DISPATCH else NULL
             others = decision.kind == ASK and self.asker != 0   # it is they who are coming
             if decision.expired == NULL and (decision.kind == IDLE or decision.kind == WAIT or others):
                 self.coming = others
                 self.wake_at_ns = NEVER_NS if others else decision.wake_at_ns
                 self.settle(parker)
-                unlock(&self.lock)
-                self.spare = batch
+                unlock(&self.engine.lock)
+                with cython.critical_section(self):
+                    self.spare = batch  # in the place of none, or of another that has nothing in it
                 return None
-            unlock(&self.lock)
+            unlock(&self.engine.lock)
             if decision.kind == DISPATCH:
                 self.fill(batch, &decision, fn, <KeyLane>keep)
             try:
@@ -175,7 +181,7 @@ cdef class Dispatcher(Intake):
             except BaseException as error:
                 if decision.kind != DISPATCH:
                     raise
-                self.fan_out.error = error  # no batch is lost for it: it is raised when this one ends
+                self.fan_out.keep(error)    # no batch is lost for it: it is raised when this one ends
             if decision.kind == DISPATCH:
                 machine_start(&batch.flight, self.now())    # what was done for it until here is not fn's time
                 return batch
@@ -187,26 +193,30 @@ cdef class Dispatcher(Intake):
         """
         cdef Machine *machine = &self.engine.machine
         cdef bint others
+        cdef object decider = None
         decision.expired = NULL
-        lock(&self.lock)
+        lock(&self.engine.lock)
         others = self.asker != 0
         if not others:
             self.asker = PyThread_get_thread_ident()
-        unlock(&self.lock)
+            decider = self.engine.decider_
+        unlock(&self.engine.lock)
         if others:
             return 0
         try:
-            ask(self.engine.decider, machine, &self.lock, self.now(), decision)
+            ask(self.engine, decider, machine, &self.engine.lock, self.now(), decision)
         except BaseException as error:
-            lock(&self.lock)
+            lock(&self.engine.lock)
             machine_answer(
                 machine, decision.lane, machine.changes, machine.batches, machine.now_ns, machine.config.max_batch_size)
-            unlock(&self.lock)
+            unlock(&self.engine.lock)
             if not isinstance(error, Exception):    # a Ctrl-C on the way
                 raise
-            report(error, self.engine.decider)
+            report(error, decider)
         finally:
+            lock(&self.engine.lock)
             self.asker = 0
+            unlock(&self.engine.lock)
         if decision.expired != NULL:
             end_futures(futures_of(self.engine, decision.expired), EXPIRED, None, self.fan_out)
         return 0
@@ -226,6 +236,9 @@ cdef class Dispatcher(Intake):
         batch.futures = futures_of(self.engine, decision.batch)
         batch.items = [(<BaseFuture>future).take_item() for future in batch.futures]
         self.running.add(batch)
+        lock(&self.engine.lock)
+        batch.flight.entries = NULL     # `pending` finds them among those that run
+        unlock(&self.engine.lock)
         return 0
 
     @property
@@ -282,32 +295,37 @@ cdef class Dispatcher(Intake):
 
     cdef bint leave(self, Batch batch, int64_t failed) except -1:
         """Count a batch as done; False if it is already."""
-        if batch.left:
-            return False
-        batch.left = True
-        lock(&self.lock)
-        machine_complete(&self.engine.machine, self.now(), &batch.flight, failed)
-        unlock(&self.lock)
-        return True
+        cdef bint first
+        lock(&self.engine.lock)
+        first = not batch.left
+        if first:
+            batch.left = True
+            machine_complete(&self.engine.machine, self.now(), &batch.flight, failed)
+        unlock(&self.engine.lock)
+        return first
 
     cdef int tell_policy(self, Batch batch) except -1:
         """Tell the user's policy, if it wants to know, that a batch has ended; its callers have their answers."""
-        if self.engine.hook is None:
+        cdef object hook
+        lock(&self.engine.lock)
+        hook = self.engine.hook
+        unlock(&self.engine.lock)
+        if hook is None:
             return 0
         try:
-            tell(self.engine.hook, &batch.flight)
+            tell(hook, &batch.flight)
         except Exception as error:
-            report(error, self.engine.hook)
+            report(error, hook)
         return 0
 
     # --- the whole
 
     def flush(self, *, bint drain=False):
         """Let everything queued now leave without waiting."""
-        lock(&self.lock)
+        lock(&self.engine.lock)
         machine_flush(&self.engine.machine, self.now(), DRAIN if drain else FLUSH)
         signal = self.due()
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         if signal:
             self.call_server()
 
@@ -316,19 +334,19 @@ cdef class Dispatcher(Intake):
         self.engine.reconfigure(self.now(), **options)
         if capacity is not None:
             self.engine.set_capacity(self.now(), capacity)
-        lock(&self.lock)
+        lock(&self.engine.lock)
         signal = self.due()
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         self.admit()
         if signal:
             self.call_server()
 
     def close(self):
         """Take no more requests; what is queued leaves without waiting."""
-        lock(&self.lock)
+        lock(&self.engine.lock)
         machine_close(&self.engine.machine, self.now())
         signal = self.due()
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         self.admit()
         if signal:
             try:
@@ -338,47 +356,48 @@ cdef class Dispatcher(Intake):
 
     cpdef int hand_over(self) except -1:
         """Stop being the one who is coming; ask for a successor if there is more to do."""
-        lock(&self.lock)
+        lock(&self.engine.lock)
         self.coming = False
         signal = self.due()
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         if signal:
             self.call_server()
         return 0
 
     def start_over(self, call):
         """Forget the timer and whoever was coming; `call` somebody else if there is something to do."""
-        lock(&self.lock)
+        lock(&self.engine.lock)
         self.coming = False
         self.armed_ns = NEVER_NS
         signal = self.due()
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         if signal:
             self.call_server(call)
 
     cpdef int let_go(self) except -1:
         """Drop `fn` while nothing is queued."""
-        cdef object _fn = self.fn   # the reference goes after the lock
-        lock(&self.lock)
+        cdef object _fn = None  # the reference goes after the lock
+        lock(&self.engine.lock)
         if self.engine.machine.queued == 0:
+            _fn = self.fn
             self.fn = None
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         return 0
 
     def estimate_ns(self):
         """What a request submitted now could expect, ns: queue delay and service time; None if nothing is known."""
         cdef Estimate estimate
-        lock(&self.lock)
+        lock(&self.engine.lock)
         estimate = machine_estimate(&self.engine.machine, self.now())
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         return None if estimate.queue_delay_ns < 0 else (estimate.queue_delay_ns, estimate.service_ns)
 
     cdef bint is_quick(self) noexcept:
         """Whether a batch takes no longer than it takes to change threads a few times."""
         cdef Estimate estimate
-        lock(&self.lock)
+        lock(&self.engine.lock)
         estimate = machine_estimate(&self.engine.machine, self.now())
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         return estimate.queue_delay_ns >= 0 and estimate.service_ns < QUICK_NS
 
     @property
@@ -393,7 +412,10 @@ cdef class Dispatcher(Intake):
     @property
     def idle(self):
         """Whether nothing is queued and nothing runs."""
-        return self.engine.machine.queued == 0 and self.engine.machine.in_flight == 0
+        lock(&self.engine.lock)
+        idle = self.engine.machine.queued == 0 and self.engine.machine.in_flight == 0
+        unlock(&self.engine.lock)
+        return idle
 
     def abandon(self, words):
         """End everything queued and running as shut down: nobody will compute it any more."""
@@ -402,11 +424,11 @@ cdef class Dispatcher(Intake):
         self.clear(words)
         for batch in list(self.running):
             self.running.discard(batch)
+            lock(&self.engine.lock)
             if not batch.left:
                 batch.left = True
-                lock(&self.lock)
                 machine_abandon(&self.engine.machine, self.now(), &batch.flight)
-                unlock(&self.lock)
+            unlock(&self.engine.lock)
             for future in batch.futures:
                 if future.entry.status < COMPLETED:
                     end_future(future, SHUT_DOWN, words, self.fan_out)
@@ -428,20 +450,30 @@ cdef class Dispatcher(Intake):
         """The futures of everything queued or running now, and of what that is a part of."""
         cdef Batch batch
         cdef const Lane *lane
-        cdef const Entry *entry
+        cdef const Flight *flight
         cdef list futures = []
-        lock(&self.lock)
-        lane = self.engine.machine.first_lane
-        while lane != NULL:
-            entry = lane.oldest
-            while entry != NULL:
-                futures.append(<object>entry.owner)
-                entry = entry.later
-            lane = lane.later
-        unlock(&self.lock)
+        lock(&self.engine.lock)
+        try:    # there may be no memory for the list
+            lane = self.engine.machine.first_lane
+            while lane != NULL:
+                add_chain(futures, lane.oldest)
+                lane = lane.later
+            flight = self.engine.machine.first_flight
+            while flight != NULL:
+                add_chain(futures, flight.entries)
+                flight = flight.later
+        finally:
+            unlock(&self.engine.lock)
         for batch in list(self.running):
             futures += batch.futures
         return list(dict.fromkeys(futures + held_futures(futures)))
+
+
+cdef int add_chain(list futures, const Entry *entry) except -1:
+    while entry != NULL:
+        futures.append(<object>entry.owner)
+        entry = entry.later
+    return 0
 
 
 cdef tuple failure_of(object error):

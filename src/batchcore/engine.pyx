@@ -16,6 +16,7 @@ import operator
 from batchcore import records
 from batchcore.errors import QueueFull, SchedulerClosed
 
+from batchcore._lock cimport lock, unlock
 from batchcore._types cimport (
     ACCEPTED, ADAPTIVE, ASK, Answer, BATCH_DOWN, CANCELLED, CHEAPER, CLOSED, COMPLETED, CUSTOM, DISPATCH, EXPIRED,
     FAILED, FIXED, FLUSH, Fitting, IMMEDIATE, NEVER_NS, NO_ROOM, PAD_UP, PolicyId, SHUT_DOWN, START_NS, WAIT,
@@ -234,7 +235,8 @@ cdef class Engine:
 
     Notes
     -----
-    Not thread-safe: whoever shares an engine between threads locks it.  Costs are those of `machine.pxd`.
+    Not thread-safe but for `set_capacity`, `reconfigure` and what only reads: those lock, since a dispatcher shares its
+    engine with whoever asks.  Costs are those of `machine.pxd`.
 
     Examples
     --------
@@ -294,7 +296,7 @@ cdef class Engine:
         set_bounds(&self.machine.service, "delay_bounds_ns", delays)
         self.machine.config = config
         if config.policy == CUSTOM:
-            self.decider, self.hook = hooks_of(policy)
+            self.decider_, self.hook = hooks_of(policy)
         for i, pair in enumerate(() if cost_model is None else cost_model):
             try:
                 size, service_ns = pair
@@ -436,7 +438,7 @@ cdef class Engine:
             if decision.kind != ASK:
                 break
             decision.expired = NULL
-            ask(self.decider, &self.machine, NULL, now, &decision)
+            ask(self, self.decider_, &self.machine, &self.lock, now, &decision)
             self.expired += self.let_go(decision.expired)
         expired, self.expired = self.expired, ()
         if decision.kind == DISPATCH:
@@ -489,9 +491,13 @@ cdef class Engine:
     def set_capacity(self, now_ns, capacity):
         """Say how many batches may run at once, 0 to MAX_CAPACITY; what runs already is not stopped."""
         cdef int64_t now = instant("now_ns", now_ns)
-        self.machine.config.capacity = integer("capacity", capacity, 0, MAX_CAPACITY)
+        cdef int64_t batches = integer("capacity", capacity, 0, MAX_CAPACITY)
+        lock(&self.lock)
+        self.machine.config.capacity = batches
+        self.changed += 1
         machine_tell(&self.machine, now)
         machine_rethink(&self.machine)
+        unlock(&self.lock)
 
     def reconfigure(
         self, now_ns, *, policy=UNCHANGED, max_batch_size=UNCHANGED, max_wait_ns=UNCHANGED, max_latency_ns=UNCHANGED,
@@ -508,17 +514,56 @@ cdef class Engine:
             As at construction; nothing has changed.
         """
         cdef int64_t now = instant("now_ns", now_ns)
-        cdef Config config = self.machine.config
-        configure(&config, policy, max_batch_size, max_wait_ns, max_latency_ns, max_queue_size)
-        check_sizes(self.sizes, config.max_batch_size)
-        before = decider, hook = self.decider, self.hook    # let go last: that may run anything, and other threads
-        if policy is not UNCHANGED:
-            decider, hook = hooks_of(policy) if config.policy == CUSTOM else (None, None)
-        machine_tell(&self.machine, now)
-        self.decider, self.hook = decider, hook
-        self.machine.config = config
-        machine_rethink(&self.machine)
-        histogram_extend(&self.machine.batch_size, config.max_batch_size)
+        cdef Config config
+        cdef int64_t seen
+        cdef bint anew = policy is not UNCHANGED
+        decider = hook = None
+        while True:
+            lock(&self.lock)
+            config = self.machine.config
+            seen = self.changed
+            unlock(&self.lock)
+            configure(&config, policy, max_batch_size, max_wait_ns, max_latency_ns, max_queue_size)
+            check_sizes(self.sizes, config.max_batch_size)
+            if anew and config.policy == CUSTOM:
+                decider, hook = hooks_of(policy)
+            if self.put(now, &config, seen, anew, decider, hook):
+                break
+
+    cdef bint put(
+        self, int64_t now_ns, const Config *config, int64_t seen, bint anew, object decider, object hook,
+    ) except -1:
+        """Put a configuration in force, with the hooks of a policy that is `anew`.
+
+        False, and no change, where somebody else did since `seen`: it was made of what holds no more.
+        """
+        cdef object _decider = None  # let go last: that may run anything, and other threads
+        cdef object _hook = None
+        cdef bint first
+        lock(&self.lock)
+        first = self.changed == seen
+        if first:
+            machine_tell(&self.machine, now_ns)
+            if anew:
+                _decider = self.decider_
+                _hook = self.hook
+                self.decider_ = decider
+                self.hook = hook
+            self.machine.config = config[0]
+            self.changed += 1
+            machine_rethink(&self.machine)
+            histogram_extend(&self.machine.batch_size, config.max_batch_size)
+        unlock(&self.lock)
+        return first
+
+    cdef object look(self, Machine *copy):
+        """Copy the machine as it is at one instant; return the decider of then."""
+        cdef object decider
+        lock(&self.lock)
+        copy[0] = self.machine
+        decider = self.decider_
+        unlock(&self.lock)
+        return decider
 
     def flush(self, now_ns):
         """Let everything that is queued now leave without waiting, as workers become free."""
@@ -548,8 +593,9 @@ cdef class Engine:
         -------
         batchcore.records.Stats
         """
-        cdef Machine copy = self.machine    # other threads may come between the lines below
+        cdef Machine copy
         cdef const Machine *machine = &copy
+        decider = self.look(&copy)
         return records.Stats(
             submitted=machine.submitted,
             completed=machine.ended[<int>COMPLETED],
@@ -568,7 +614,7 @@ cdef class Engine:
             service_ns=snapshot(&machine.service),
             last_progress_at_ns=None if machine.progress_at_ns == NEVER_NS else machine.progress_at_ns,
             capacity=machine.config.capacity,
-            policy=self.policy,
+            policy=name_of(machine.config.policy, decider),
             max_batch_size=machine.config.max_batch_size,
             max_queue_size=machine.config.max_queue_size,
             max_wait_ns=None if machine.config.max_wait_ns == NEVER_NS else machine.config.max_wait_ns,
@@ -581,10 +627,11 @@ cdef class Engine:
 
     def past(self):
         """Return the latest 32 batches as `batchcore.records.Past`, oldest first."""
-        cdef Machine copy = self.machine    # other threads may come between the lines below
+        cdef Machine copy
         cdef const Past *past
         cdef int64_t i
         cdef list found = []
+        self.look(&copy)
         for i in range(max(copy.batches - PAST, <int64_t>0) + 1, copy.batches + 1):
             past = &copy.past[i % PAST]
             found.append(records.Past(
@@ -595,9 +642,11 @@ cdef class Engine:
 
     def learned(self, now_ns):
         """Return what was learned of `fn` and of the callers, as `batchcore.records.Learned`."""
-        cdef Machine copy = self.machine
+        cdef Machine copy
         cdef const Cost *cost = &copy.cost
-        cdef int64_t now = max(instant("now_ns", now_ns), copy.now_ns)
+        cdef int64_t now = instant("now_ns", now_ns)
+        self.look(&copy)
+        now = max(now, copy.now_ns)
         sizes = [<int64_t>(cost.slots[i].n + 0.5) for i in range(SLOTS) if cost.slots[i].seen > 0]
         return records.Learned(
             sizes=tuple([(size, <int64_t>(cost_load_ns(cost, size) + 0.5)) for size in sizes]),
@@ -608,10 +657,15 @@ cdef class Engine:
     @property
     def policy(self):
         """Name of the policy in force; of your own, what its function or class is called."""
-        if self.machine.config.policy == CUSTOM:
-            owner = getattr(self.decider, "__self__", self.decider)
-            return getattr(owner, "__name__", type(owner).__name__)
-        return [name for name, policy in POLICIES.items() if policy == self.machine.config.policy][0]
+        cdef Machine copy
+        decider = self.look(&copy)
+        return name_of(copy.config.policy, decider)
+
+    @property
+    def decider(self):
+        """What is asked where the policy is your own; None with one of ours."""
+        cdef Machine copy
+        return self.look(&copy)
 
     def check(self):
         """Raise RuntimeError if an invariant of the state is broken.  O(n log n); for tests.
@@ -622,6 +676,13 @@ cdef class Engine:
             Naming the invariant.  A bug in batchcore, never in its caller.
         """
         audit(&self.machine)
+
+
+cdef object name_of(PolicyId policy, object decider):
+    if policy == CUSTOM:
+        owner = getattr(decider, "__self__", decider)
+        return getattr(owner, "__name__", type(owner).__name__)
+    return [name for name, known in POLICIES.items() if known == policy][0]
 
 
 cdef int configure(

@@ -32,7 +32,7 @@ cdef class Inner(Listener):
 cdef class Parker(Listener):
     """A place for one thread to sleep until it is woken; reused through `take_parker` and `give_parker`."""
     cdef PyThread_type_lock sleep   # held while asleep; released to wake
-    cdef bint woken                 # `sleep` has been released and not yet taken again
+    cdef bint woken                 # `sleep` has been released and not yet taken again; critical section
     cdef int64_t nap_ns             # how long it sleeps on when it is woken
     cdef int wake(self) except -1
     cdef bint park(self, int64_t timeout_ns, int64_t spin_ns) except -1
@@ -56,9 +56,10 @@ cdef class FanOut:
     """Awaiters to be woken, by event loop, so that each loop is woken once."""
     cdef dict scheduled     # loop -> its awaiters; a wake-up of the loop is under way or in `fresh`
     cdef list fresh         # loops whose wake-up `wake` has to schedule
-    cdef object error       # the first that came out of a listener; `wake` raises it
+    cdef object error       # the first that came out of a listener; `wake` raises it; critical section, all three
     cdef int add(self, Awaiter awaiter) except -1
     cdef int wake(self) except -1
+    cdef int keep(self, object error) except -1
     cdef int wake_again(self, object schedule, object loop, object error) except -1
 
 

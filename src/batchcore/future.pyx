@@ -7,7 +7,8 @@ the item; when it has ended, the result.  Whoever wants to know of the end hangs
 `end_future` is the only way to an end.  Its caller has moved the request out of the engine first, and only the one who
 moved it there ends it: that is why every request ends exactly once.  Listeners run outside any lock.
 
-Guarded by the future's own critical section (with the GIL: by the GIL): status from RUNNING on, payload, listeners.
+Guarded by the future's own critical section (with the GIL: by the GIL): owner, payload, listeners, and the status that
+goes with them; docs/cython.md says what may be read without.
 Knows nothing of queues, batches and workers beyond `Owner`.
 """
 
@@ -23,6 +24,7 @@ from libc.stdint cimport int64_t
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import functools
 import threading
@@ -51,6 +53,23 @@ cdef extern from "Python.h":
         PySendResult (*am_send)(PyObject *, PyObject *, PyObject **) except PYGEN_ERROR
     ctypedef struct TypeWithAsync "PyTypeObject":
         PyAsyncMethods *tp_as_async
+
+cdef extern from *:
+    """
+    /* What Cython makes of a critical section costs some instructions with the GIL too, and `result` has few. */
+    #ifdef Py_GIL_DISABLED
+    static inline int batchcore_look_at(PyObject *object, const int *number) {
+        int seen;
+        Py_BEGIN_CRITICAL_SECTION(object);
+        seen = *number;
+        Py_END_CRITICAL_SECTION();
+        return seen;
+    }
+    #else
+    #define batchcore_look_at(object, number) (*(number))
+    #endif
+    """
+    int look_at "batchcore_look_at"(PyObject *object, const int *number) noexcept
 
 cdef int64_t LONGEST_SLEEP_NS = 3600 * 1_000_000_000    # far below what any platform's timed wait can count
 cdef tuple NO_ARGUMENTS = ()
@@ -138,6 +157,11 @@ cdef class Inner(Listener):
 # --- threads
 
 
+cdef inline void awake(Parker parker) noexcept:
+    with cython.critical_section(parker):
+        parker.woken = False
+
+
 cdef class Parker(Listener):
     def __cinit__(self):
         self.sleep = PyThread_allocate_lock()
@@ -172,7 +196,7 @@ cdef class Parker(Listener):
         cdef PyLockStatus status
         if spin_ns > 0 and self.nap_ns == 0:
             if self.look_out(monotonic_ns() + min(spin_ns, timeout_ns)):
-                self.woken = False
+                awake(self)
                 return True
             PyErr_CheckSignals()    # what came meanwhile will interrupt no sleep
         while True:
@@ -184,7 +208,7 @@ cdef class Parker(Listener):
                 if self.nap_ns > 0 and status == PY_LOCK_ACQUIRED:
                     PyThread_acquire_lock_timed(self.sleep, self.nap_ns // 1000, 0)
             if status == PY_LOCK_ACQUIRED:
-                self.woken = False
+                awake(self)
                 return True
             if status == PY_LOCK_INTR:
                 PyErr_CheckSignals()
@@ -245,7 +269,9 @@ cdef class Bridge(Listener):
     cdef list waiters
 
     def acquire(self):
-        cdef BaseFuture future = self.future
+        cdef BaseFuture future
+        with cython.critical_section(self):
+            future = self.future
         self.release()
         if future is not None and future.owner is not None:
             self.pending[PyThread_get_thread_ident()] = (future, future._state)
@@ -275,11 +301,12 @@ cdef class Bridge(Listener):
             tell(waiter, future)
 
     def remove(self, waiter):
-        if waiter in self.waiters:
+        with contextlib.suppress(ValueError):
             self.waiters.remove(waiter)
 
     cdef int notify(self, BaseFuture future, FanOut fan_out) except -1:
-        self.future = None
+        with cython.critical_section(self):
+            self.future = None  # not the last reference
         for waiter in list(self.waiters):
             tell(waiter, future)
         return 0
@@ -305,8 +332,9 @@ class _Bridged:
         cdef Bridge first
         bridge.pending = {}
         bridge.waiters = []
-        if future.listen(bridge):
-            bridge.future = future
+        bridge.future = future
+        if not future.listen(bridge):
+            bridge.future = None
         first = future.__dict__.setdefault("_condition", bridge)
         if first is not bridge:
             future.unlisten(bridge)
@@ -483,16 +511,25 @@ cdef class FanOut:
             except BaseException as error:
                 self.wake_again(functools.partial(schedule, self.run, loop), loop, error)
         if self.error is not None:
-            error = self.error
-            self.error = None
-            raise error
+            error = None
+            with cython.critical_section(self):
+                error, self.error = self.error, error
+            if error is not None:   # nobody else has come to it meanwhile
+                raise error
+        return 0
+
+    cdef int keep(self, object error) except -1:
+        """Have `wake` raise an error, if it is the first."""
+        with cython.critical_section(self):
+            if self.error is None:
+                self.error = error
         return 0
 
     cdef int wake_again(self, object schedule, object loop, object error) except -1:
         """What came out was a signal handler's, and is raised later; or nobody is left to wake."""
         try:
             insist(schedule, [error])
-            self.error = error
+            self.keep(error)
         except BaseException as real:
             self.scheduled.pop(loop, None)
             if not loop.is_closed():
@@ -507,6 +544,16 @@ cdef class FanOut:
 
 
 # --- the future
+
+
+cdef inline Owner owner_of(BaseFuture future):
+    with cython.critical_section(future):
+        return future.owner
+
+
+cdef inline Status end_of(BaseFuture future) noexcept:
+    """How it ended, if it has; from there on `payload` is what it will always be, and read without a lock."""
+    return <Status>look_at(<PyObject *>future, <const int *>&future.entry.status)
 
 
 cdef class BaseFuture(Request):
@@ -547,7 +594,7 @@ cdef class BaseFuture(Request):
         Raises TimeoutError after `timeout` seconds, and WouldDeadlock where the end could never come.
         """
         cdef int64_t until_ns = NEVER_NS
-        cdef Owner owner = self.owner
+        cdef Owner owner = owner_of(self)
         if owner is None:
             return 0
         if timeout is not None and timeout != timeout:
@@ -560,7 +607,7 @@ cdef class BaseFuture(Request):
 
     cdef object outcome(self):
         """The result, or raise how else it ended."""
-        cdef Status status = self.entry.status
+        cdef Status status = end_of(self)
         if status == COMPLETED:
             return self.payload
         if status == CANCELLED:
@@ -613,7 +660,7 @@ cdef class BaseFuture(Request):
 
     def running(self):
         """Tell whether its batch is being computed."""
-        cdef Owner owner = self.owner
+        cdef Owner owner = owner_of(self)
         return owner is not None and owner.is_running(self)
 
     def cancelled(self):
@@ -628,7 +675,7 @@ cdef class BaseFuture(Request):
         bool
             True if it is cancelled, now or before; False if it runs or has ended otherwise.
         """
-        cdef Owner owner = self.owner
+        cdef Owner owner = owner_of(self)
         if owner is not None and self.entry.status == QUEUED:
             owner.cancel_request(self)
         return self.entry.status == CANCELLED
@@ -662,7 +709,7 @@ cdef class BaseFuture(Request):
 
     def _get_snapshot(self):
         """What asyncio.wrap_future asks for from Python 3.14 on: done, cancelled, result, exception."""
-        cdef Status status = self.entry.status
+        cdef Status status = end_of(self)
         if status < COMPLETED or status == CANCELLED:
             return status == CANCELLED, status == CANCELLED, None, None
         if status == COMPLETED:
@@ -682,10 +729,11 @@ cdef class BaseFuture(Request):
         return "CANCELLED_AND_NOTIFIED" if status == CANCELLED else "FINISHED"
 
     def __repr__(self):
+        cdef Status status = end_of(self)
         words = f"<Future at {<size_t><void *>self:#x} {self.status}"
-        if self.entry.status == COMPLETED:
+        if status == COMPLETED:
             words += f" returned {type(self.payload).__name__}"
-        elif self.entry.status == FAILED:
+        elif status == FAILED:
             words += f" raised {type(self.payload[0]).__name__}"
         return words + ">"
 
@@ -726,27 +774,31 @@ cdef BaseFuture new_future(object item, Owner owner):
 
 cdef object error_of(BaseFuture future):
     """What `result` raises for a future that ended without one."""
-    if future.entry.status == FAILED:
+    cdef Status status = end_of(future)
+    if status == FAILED:
         error, traceback = <tuple>future.payload
         PyException_SetTraceback(error, traceback)  # not its method: an exception may have one of its own
         return error
-    if future.entry.status == EXPIRED:
+    if status == EXPIRED:
         if future.entry.deadline_ns == NEVER_NS:
             return DeadlineExceeded("the request was given up by the scheduler's policy")
         allowed_ms = (future.entry.deadline_ns - future.entry.arrival_ns) / 1e6
         return DeadlineExceeded(f"the request could not be answered within its timeout_ms of {allowed_ms:g}")
-    # Until `end_future` has come to it, the payload is still the item.
-    return SchedulerClosed(future.payload if future.owner is None else "the request was shut down")
+    with cython.critical_section(future):   # until `end_future` has come to it, the payload is still the item
+        words = future.payload if future.owner is None else "the request was shut down"
+    return SchedulerClosed(words)
 
 
 cdef Listener settle_future(BaseFuture future, Status status, object payload):
-    """Make the end known; return the chain of those to tell."""
-    cdef Listener chain
+    """Make the end known; return the chain of those to tell.  Of two who both came to end it, the second comes late."""
+    cdef Listener chain = None
+    cdef Owner owner = None     # goes after the section, like the item: that may run anything, which may listen
     with cython.critical_section(future):
-        chain = future.listeners
-        future.listeners = None
-        future.payload = payload
-        future.owner = None
+        if future.owner is None:
+            return None
+        chain, future.listeners = future.listeners, chain
+        payload, future.payload = future.payload, payload
+        owner, future.owner = future.owner, owner
         future.entry.status = status
         if not PyObject_GC_IsTracked(<PyObject *>future):
             PyObject_GC_Track(<PyObject *>future)
@@ -770,7 +822,7 @@ cdef int end_future(BaseFuture future, Status status, object payload, FanOut fan
         try:
             listener.notify(future, fan_out)
         except BaseException as error:
-            fan_out.error = error
+            fan_out.keep(error)
     return 0
 
 
@@ -784,9 +836,11 @@ cdef int end_futures(list futures, Status status, object payload, FanOut fan_out
 
 cdef Inner inner_of(BaseFuture request):
     """What speaks for a request that nobody holds; None for one that its submitter does."""
-    cdef Listener listener = request.listeners
-    while listener is not None and not isinstance(listener, Inner):
-        listener = listener.next
+    cdef Listener listener
+    with cython.critical_section(request):
+        listener = request.listeners
+        while listener is not None and not isinstance(listener, Inner):
+            listener = listener.next
     return listener
 
 

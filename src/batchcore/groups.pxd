@@ -28,7 +28,7 @@ cdef class Shared(Owner):
     cdef object fn
     cdef object item        # prepared; None once it has ended
     cdef object key
-    cdef list callers       # futures; none: it has ended, or the last of them has given it up
+    cdef list callers       # futures, critical section; none: it has ended, or the last of them has given it up
     cdef bint join(self, BaseFuture caller) except -1
     cdef int ended(self, FanOut fan_out) except -1
     cdef int start_again(self, BaseFuture caller, FanOut fan_out) except -1

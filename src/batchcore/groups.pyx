@@ -2,7 +2,7 @@
 
 Both own futures that people hold (`Owner`) and listen to requests that the engine holds.  A request that ends tells its
 `Link` or `Twin`, outside any lock.  Whoever ends such a future has claimed it first, since it ends once: the whole by
-its `results`, a caller by taking it out of `callers`.
+its `results`, a caller by taking it out of `callers`, in the critical section of their owner.
 """
 
 cimport cython
@@ -24,6 +24,13 @@ cdef BaseFuture future_on(Owner owner, const Terms *terms):
     future.entry.deadline_ns = terms.deadline_ns
     future.entry.priority = terms.priority
     return future
+
+
+cdef int give(BaseFuture future, Owner owner) except -1:
+    """Make `owner` that of a future that has not ended; people may have it already."""
+    with cython.critical_section(future):
+        owner, future.owner = future.owner, owner
+    return 0
 
 
 cdef class Link(Inner):
@@ -74,7 +81,7 @@ cdef class Rows(Owner):
         cdef list results = self.claim()
         if results is None:
             return 0
-        self.rows = []
+        self.take_rows()
         try:
             end_future(self.whole, COMPLETED, self.merge(results), fan_out)
         except BaseException as error:
@@ -83,18 +90,26 @@ cdef class Rows(Owner):
                 raise
         return 0
 
+    cdef list take_rows(self):
+        cdef list rows = []
+        with cython.critical_section(self):
+            rows, self.rows = self.rows, rows
+        return rows
+
     cdef int drop(self) except -1:
         """Cancel what is still queued; nobody waits for it any more."""
         cdef BaseFuture row
-        rows, self.rows = self.rows, []
-        for row in rows:
+        for row in self.take_rows():
             if row.entry.status == QUEUED:
                 self.dispatcher.cancel_request(row)
         return 0
 
     cdef bint waits(self) except -1:
         """Whether a row is still queued."""
-        return any([(<BaseFuture>row).entry.status == QUEUED for row in self.rows])
+        cdef list rows
+        with cython.critical_section(self):
+            rows = self.rows    # which nobody changes: it is only put in the place of another
+        return any([(<BaseFuture>row).entry.status == QUEUED for row in rows])
 
     cdef bint cancel_request(self, BaseFuture whole) except -1:
         """Give up all of it, if any is still queued."""
@@ -150,7 +165,8 @@ cdef class Twin(Inner):
         return self.shared.ended(fan_out)
 
     cdef list held(self):
-        return self.shared.callers
+        with cython.critical_section(self.shared):
+            return list(self.shared.callers)
 
 
 cdef class Shared(Owner):
@@ -159,22 +175,26 @@ cdef class Shared(Owner):
     cdef bint join(self, BaseFuture caller) except -1:
         """Let one more have the answer; False if it has come, or waits and is not as urgent as the caller needs it."""
         cdef BaseFuture request = self.request
-        if request.owner is None or not self.callers:
+        if request.owner is None:
             return False
         if request.entry.status == QUEUED and (
             request.entry.deadline_ns > caller.entry.deadline_ns or request.entry.priority > caller.entry.priority
         ):
             return False
-        caller.owner = self
-        self.callers.append(caller)
+        give(caller, self)
+        with cython.critical_section(self):
+            if not self.callers:
+                return False
+            self.callers.append(caller)
         return True
 
     cdef int ended(self, FanOut fan_out) except -1:
         """Pass the end on; who still has time when the request has none left is given another."""
         cdef BaseFuture request = self.request
         cdef BaseFuture caller
-        cdef list callers = self.callers
-        self.callers = []
+        cdef list callers = []
+        with cython.critical_section(self):
+            callers, self.callers = self.callers, callers   # nobody can join from here on
         self.sharing.forget(self)
         for caller in callers:
             if request.entry.status == EXPIRED and caller.entry.deadline_ns > request.entry.deadline_ns:
@@ -199,19 +219,24 @@ cdef class Shared(Owner):
         except BaseException as raised:
             error = raised
             if not isinstance(error, Exception):
-                fan_out.error = error
+                fan_out.keep(error)
         return end_future(caller, FAILED, (error, error.__traceback__), fan_out)
 
     cdef bint cancel_request(self, BaseFuture caller) except -1:
         """Let one caller go; the last one takes the request along."""
         cdef FanOut fan_out
-        if self.request.entry.status != QUEUED or caller not in self.callers:
-            return False
-        self.callers.remove(caller)
+        cdef list others
+        cdef bint last
+        with cython.critical_section(self):
+            others = [other for other in self.callers if other is not caller]
+            if self.request.entry.status != QUEUED or len(others) == len(self.callers):
+                return False
+            others, self.callers = self.callers, others
+            last = not self.callers
         fan_out = FanOut.__new__(FanOut)
         end_future(caller, CANCELLED, None, fan_out)
         try:
-            if not self.callers:
+            if last:
                 self.sharing.forget(self)
                 self.sharing.dispatcher.cancel_request(self.request)
         finally:
@@ -304,11 +329,10 @@ cdef class Sharing:
         shared.item = item
         shared.key = key
         shared.callers = [caller]
-        caller.owner = shared
+        give(caller, shared)
         twin.shared = shared
-        if request.listen(twin):
-            self.found[id] = shared
-        else:
+        self.found[id] = shared     # first: what ends is forgotten
+        if not request.listen(twin):
             fan_out = FanOut.__new__(FanOut)
             shared.ended(fan_out)
             fan_out.wake()
@@ -317,8 +341,9 @@ cdef class Sharing:
     cdef int forget(self, Shared shared) except -1:
         """Let nobody find it any more; what its id raises, though it was found once, keeps no caller waiting."""
         try:
-            if self.found.get(shared.id) is shared:
-                self.found.pop(shared.id, None)
+            with cython.critical_section(self):
+                if self.found.get(shared.id) is shared:
+                    self.found.pop(shared.id, None)
         except BaseException as error:
             report(error, self.fingerprint)
         return 0

@@ -2,7 +2,6 @@
 
 from libc.stdint cimport int32_t, int64_t
 
-from batchcore._lock cimport Lock
 from batchcore.engine cimport Engine
 from batchcore.form cimport Form
 from batchcore.future cimport BaseFuture, FanOut, Owner
@@ -32,11 +31,11 @@ cdef class Intake(Owner):
     cdef object key_fn                  # item -> key; None: only submit tells
     cdef object weight_fn               # item -> weight; None: 1, or the length that is padded
     cdef public int64_t virtual_ns      # the time, where a test keeps it; NEVER_NS: the clock tells
-    cdef Lock lock                      # guards the machine and the fields below
+    cdef FanOut fan_out
+    # Guarded by the engine's lock, as is `fn`:
     cdef int64_t armed_ns               # a timer is set for this instant; NEVER_NS: none
     cdef bint coming                    # somebody is about to decide
-    cdef FanOut fan_out
-    cdef public Recorder recorder       # notes what is submitted; None: nobody wants it
+    cdef Recorder recorder              # notes what is submitted; None: nobody wants it
     cdef object room                    # deque of callables, one for each who waits for room in the queue
 
     cdef int64_t now(self) noexcept
@@ -58,6 +57,7 @@ cdef class Intake(Owner):
     cdef list submit_together(self, object fn, list futures, list lanes, const Terms *terms)
     cdef list submit_each(self, object fn, list prepared, list keys, Terms *terms)
     cdef int admit(self) except -1
+    cdef int nobody_comes(self) except -1
 
 
 cdef list futures_of(Engine engine, Entry *chain)

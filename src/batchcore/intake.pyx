@@ -1,7 +1,7 @@
 """How requests come and go: keyed, prepared, queued, refused, waiting for room, cancelled.
 
-An `Intake` reads the clock and holds the lock.  It knows no batches: those are its `Dispatcher`'s, which it asks by
-`signal` to look whether one should leave.
+An `Intake` reads the clock and takes the engine's lock.  It knows no batches: those are its `Dispatcher`'s, which it
+asks by `signal` to look whether one should leave.
 
 No wake-up is lost.  `coming` is true from the moment somebody is asked to call `take` until, under the lock, `take` has
 found nothing to do, or its driver has asked for a successor (`hand_over`); `settle` sets the timer, `armed_ns`, in that
@@ -11,6 +11,7 @@ may not come after all takes `coming` and the timer back (`CallerDispatcher.due`
 Lock rule: check arguments, lock, call the machine, unlock; only then raise, call back, or drop references.
 """
 
+cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport int64_t
 
@@ -33,6 +34,7 @@ from batchcore.future cimport (
 from batchcore.keys cimport KeyLane
 from batchcore.lane cimport Entry, Lane
 from batchcore.machine cimport Machine, machine_cancel, machine_clear, machine_reject, machine_submit
+from batchcore.recorder cimport Recorder
 
 
 cdef extern from "Python.h":
@@ -79,9 +81,9 @@ cdef class Intake(Owner):
     def next_wakeup_ns(self):
         """When something happens if no event comes before, ns; None: nothing does."""
         cdef int64_t wake_at_ns
-        lock(&self.lock)
+        lock(&self.engine.lock)
         wake_at_ns = machine_next_wakeup_ns(&self.engine.machine)
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         return None if wake_at_ns == NEVER_NS else wake_at_ns
 
     def now_ns(self):
@@ -117,12 +119,31 @@ cdef class Intake(Owner):
         try:
             insist(signal, interruptions)
         except BaseException as error:
-            self.coming = False
+            self.nobody_comes()
             self.clear(f"nobody could be started to compute it: {error}")
             raise
         if interruptions:
             raise interruptions[0]
         return 0
+
+    cdef int nobody_comes(self) except -1:
+        """Whoever was coming will not."""
+        lock(&self.engine.lock)
+        self.coming = False
+        unlock(&self.engine.lock)
+        return 0
+
+    def record(self, Recorder instead, Recorder recorder):
+        """Have `recorder`, or nobody, note what is submitted instead of `instead`; False if that is not who does."""
+        cdef Recorder _before = None    # let go after the lock
+        cdef bint agreed
+        lock(&self.engine.lock)
+        agreed = self.recorder is instead
+        if agreed:
+            _before = self.recorder
+            self.recorder = recorder
+        unlock(&self.engine.lock)
+        return agreed
 
     cdef object key_of(self, object item, object key):
         """The key of a request that was submitted with `key`."""
@@ -150,7 +171,11 @@ cdef class Intake(Owner):
         """Copy a prepared item at once where its form wants that; if that fails, the lane is left."""
         if self.form is not None and self.form.staged:
             try:
-                lane.stage = self.form.stage(<Piece>item, lane.stage)
+                with cython.critical_section(lane):
+                    stage = lane.stage
+                stage = self.form.stage(<Piece>item, stage)
+                with cython.critical_section(lane):
+                    stage, lane.stage = lane.stage, stage   # the last one wins
             except BaseException:
                 self.engine.keys.leave(lane)
                 raise
@@ -165,7 +190,7 @@ cdef class Intake(Owner):
         if key is not None or self.form is not None:
             lane = self.find_lane(item, key)
             self.stage(item, lane)
-        lock(&self.lock)
+        lock(&self.engine.lock)
         answer = machine_submit(
             &self.engine.machine, terms.now_ns, &self.engine.machine.main if lane is None else &lane.lane,
             &future.entry, terms.deadline_ns, terms.priority, terms.weight)
@@ -179,7 +204,7 @@ cdef class Intake(Owner):
             signal = not (terms.blocks and self.lends) and self.due()
         if self.recorder is not None and (answer == ACCEPTED or answer == ENDED):
             self.recorder.add(terms.now_ns, terms.deadline_ns, terms.priority)
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         if answer == ACCEPTED:
             if signal:
                 self.call_server()
@@ -205,8 +230,10 @@ cdef class Intake(Owner):
         if future is None:
             if self.block and _get_running_loop() is None:
                 return self.submit_blocking(fn, item, key, terms)
+            lock(&self.engine.lock)
             if self.recorder is not None:
                 self.recorder.add(terms.now_ns, terms.deadline_ns, terms.priority)
+            unlock(&self.engine.lock)
             raise self.refuse(1)
         return future
 
@@ -264,7 +291,7 @@ cdef class Intake(Owner):
         cdef Lane *place
         cdef bint signal, fits
         cdef Py_ssize_t i
-        lock(&self.lock)
+        lock(&self.engine.lock)
         fits = not machine.closed and (
             terms.deadline_ns <= max(terms.now_ns, machine.now_ns)      # too late already: no room needed
             or len(futures) <= machine.config.max_queue_size - machine.queued)
@@ -285,7 +312,7 @@ cdef class Intake(Owner):
             for _ in range(len(futures)):
                 self.recorder.add(terms.now_ns, terms.deadline_ns, terms.priority)
         signal = fits and self.due()
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         if lanes is not None:
             self.leave_lanes(lanes)
         if not fits:
@@ -317,9 +344,9 @@ cdef class Intake(Owner):
 
     def refuse(self, n):
         """Count `n` rejections and return the QueueFull to raise."""
-        lock(&self.lock)
+        lock(&self.engine.lock)
         machine_reject(&self.engine.machine, n)
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         remedy = "raise max_queue_size or shed load"
         if self.block:
             remedy = "on an event loop wait for room with `await scheduler.submit_wait(item)`"
@@ -391,10 +418,10 @@ cdef class Intake(Owner):
 
     cdef bint cancel_request(self, BaseFuture future) except -1:
         cdef bint cancelled, signal
-        lock(&self.lock)
+        lock(&self.engine.lock)
         cancelled = machine_cancel(&self.engine.machine, self.now(), &future.entry)
         signal = cancelled and self.due()
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         if cancelled:
             Py_DECREF(future)
             if future.entry.lane.owner != NULL:
@@ -411,9 +438,9 @@ cdef class Intake(Owner):
         """End everything queued: as cancelled or, with `words` to say why, as shut down."""
         cdef Status status = CANCELLED if words is None else SHUT_DOWN
         cdef Entry *chain
-        lock(&self.lock)
+        lock(&self.engine.lock)
         chain = machine_clear(&self.engine.machine, self.now(), status)
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         try:
             end_futures(futures_of(self.engine, chain), status, words, self.fan_out)
         finally:

@@ -7,7 +7,7 @@ from batchcore.machine cimport Machine
 cdef class Share:
     cdef Account account
     cdef object key
-    cdef bint idle                  # it is in Keys.idle
+    cdef bint idle                  # it is in Keys.idle; guarded by the critical section of Keys
 
 
 cdef class KeyLane:
@@ -16,7 +16,7 @@ cdef class KeyLane:
     cdef readonly object layout     # what its items have in common, or None
     cdef object id                  # under which it is found
     cdef Share share                # or None
-    cdef object stage               # where its form keeps rows that were copied at submit, or None
+    cdef object stage               # where its form keeps rows that were copied at submit, or None; critical section
 
 
 cdef class Keys:

@@ -2,9 +2,14 @@
 
 A lane is made for the first request of a key and forgotten with the last, so keys may come and go by the thousand.
 The account of a key is kept until it is level with the others again, else who comes back would not have paid.
-Each queued request holds a reference to its lane.  Looking a key up may run anybody's code, and so another thread,
-which may fill a lane that this one is about to forget: then the key has two lanes for a moment, and nothing is lost.
+Each queued request holds a reference to its lane.  Between looking a lane up and filling it under the engine's lock
+another thread may forget it; looking up runs anybody's `__hash__` and `__eq__`, and no lock may be held for that.  Then
+the key has two lanes, or two accounts, for a moment, and nothing is lost: so nothing here has to be more than nearly
+exact, and what the machine counts is read without the lock.  Look-up and change go together in the critical section of
+`Keys`, which is whole where keys are strings, numbers or tuples of them.
 """
+
+cimport cython
 
 import collections
 import numbers
@@ -87,26 +92,36 @@ cdef class Keys:
     cdef int leave(self, KeyLane lane) except -1:
         """Forget a lane if nothing is queued in it."""
         try:
-            if lane.lane.queued == 0 and self.lanes.get(lane.id) is lane:
-                del self.lanes[lane.id]
-                if lane.share is not None:
-                    self.forget(lane.share)
+            if lane.lane.queued > 0:
+                return 0
+            with cython.critical_section(self):
+                if self.lanes.get(lane.id) is not lane:
+                    return 0
+                self.lanes.pop(lane.id, None)
+            if lane.share is not None:
+                self.forget(lane.share)
         except BaseException as error:
             report(error, lane.key)
         return 0
 
     cdef int forget(self, Share share) except -1:
         """Note that a lane of a share is gone; forget two of those that are level, so that few ever linger."""
-        if not share.idle:
-            share.idle = True
-            self.idle.append(share)
-        for _ in range(min(2, len(self.idle))):
-            share = self.idle.popleft()
-            share.idle = share.account.lanes == 0 and share.account.used > self.machine.level
-            if share.idle:
-                self.idle.append(share)
-            elif share.account.lanes == 0 and self.accounts.get(share.key) is share:
-                del self.accounts[share.key]
+        cdef object append = self.idle.append
+        cdef object popleft = self.idle.popleft
+        with cython.critical_section(self):
+            if not share.idle:
+                share.idle = True
+                append(share)
+            for _ in range(2):
+                try:
+                    share = popleft()
+                except IndexError:  # as it was, or another thread came while a key was looked up
+                    break
+                share.idle = share.account.lanes == 0 and share.account.used > self.machine.level
+                if share.idle:
+                    append(share)
+                elif share.account.lanes == 0 and self.accounts.get(share.key) is share:
+                    self.accounts.pop(share.key, None)
         return 0
 
     cdef int release(self, Entry *entry) except -1:

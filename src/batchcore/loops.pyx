@@ -11,6 +11,7 @@ know: a `Nudge` that goes before it took a step tells.  One that never rings lie
 Compiled because all of it happens for each request of one who is alone.
 """
 
+cimport cython
 from libc.stdint cimport int64_t
 
 import asyncio
@@ -26,6 +27,7 @@ from batchcore.current import serving
 from batchcore.errors import BatchAborted, WouldDeadlock
 
 from batchcore._clock cimport monotonic_ns
+from batchcore._lock cimport lock, unlock
 from batchcore._types cimport NEVER_NS
 from batchcore.dispatcher cimport Batch, Dispatcher
 from batchcore.future cimport BaseFuture
@@ -85,11 +87,18 @@ Coroutine.register(Nudge)
 
 
 cdef class Serving:
-    """What `serving` shows to `fn`."""
+    """What `serving` shows to `fn`; threads that have a copy of its context may look too."""
+
+    @property
+    def batch(self):
+        with cython.critical_section(self):
+            return self.running
 
 
-cdef bint runs_on(Batch batch, object loop) noexcept:
-    return batch.server is not None and (<Serving>batch.server).loop is loop
+cdef object loop_of(Batch batch):
+    """Where it runs; None before it does."""
+    with cython.critical_section(batch):
+        return None if batch.server is None else (<Serving>batch.server).loop
 
 
 cdef class LoopDispatcher(Dispatcher):
@@ -103,7 +112,22 @@ cdef class LoopDispatcher(Dispatcher):
     cpdef int signal(self) except -1:
         """Have a server start on the host."""
         here = _get_running_loop()
-        return self.start_server(self.host if here is not None and here is self.host else self.choose(here), here)
+        return self.start_server(here if here is not None and here is self.host else self.choose(here), here)
+
+    cdef object where(self):
+        """The host."""
+        cdef object host
+        lock(&self.engine.lock)
+        host = self.host
+        unlock(&self.engine.lock)
+        return host
+
+    cdef int move(self, object host) except -1:
+        """Make another loop the host."""
+        lock(&self.engine.lock)
+        host, self.host = self.host, host   # the old one is let go after the lock
+        unlock(&self.engine.lock)
+        return 0
 
     cdef Nudge nudge(self, object loop):
         cdef Nudge nudge = Nudge.__new__(Nudge)
@@ -130,7 +154,7 @@ cdef class LoopDispatcher(Dispatcher):
 
     cdef object choose(self, object here):
         """The loop to start a server on."""
-        host = self.host
+        host = self.where()
         own = self.threads.get("own")
         if host is not None and (host.is_closed() or not host.is_running()):
             self.sweep()
@@ -141,7 +165,7 @@ cdef class LoopDispatcher(Dispatcher):
             return self.own_loop()
         if host is here and host is not self.host:
             self.watch(host)
-        self.host = host
+        self.move(host)
         return host
 
     cdef int watch(self, object loop) except -1:
@@ -155,13 +179,15 @@ cdef class LoopDispatcher(Dispatcher):
         # No lock: a finaliser may come here from anywhere, also from within the start of this very thread.
         own = self.threads.get("own")
         if own is None or own.loop.is_closed():
-            self.threads.pop("own", None)
+            with cython.critical_section(self):
+                if self.threads.get("own") is own:
+                    self.threads.pop("own", None)
             made = LoopThread(f"pybatch-{self.name}-loop")
             own = self.threads.setdefault("own", made)
             if own is not made:
                 made.stop()
         own.start()
-        self.host = own.loop
+        self.move(own.loop)
         return own.loop
 
     cdef int serve_on(self, Nudge nudge) except -1:
@@ -173,8 +199,11 @@ cdef class LoopDispatcher(Dispatcher):
     cdef int set_timer(self, object loop, object when) except -1:
         # The loop alone keeps the timer alive: if it is closed, the nudge goes, and tells.
         cdef Nudge nudge
-        if self.timer is not None:
-            at, nudge_ref, handle_ref = self.timer
+        cdef tuple timer
+        with cython.critical_section(self):
+            timer = self.timer
+        if timer is not None:
+            at, nudge_ref, handle_ref = timer
             nudge, handle = nudge_ref(), handle_ref()
             if nudge is not None and handle is not None and not nudge.done:
                 if at == when:
@@ -182,11 +211,13 @@ cdef class LoopDispatcher(Dispatcher):
                 nudge.done = True
                 if nudge.loop is loop:  # else it will ring on its own loop and do nothing
                     handle.cancel()
-            self.timer = None
+        timer = None
         if when is not None:
             nudge = self.nudge(loop)
             handle = loop.call_later(max(0.0, when - monotonic_ns() / 1e9), nudge.ring)
-            self.timer = (when, weakref.ref(nudge), weakref.ref(handle))
+            timer = (when, weakref.ref(nudge), weakref.ref(handle))
+        with cython.critical_section(self):     # of two loops that come at once both timers ring: one looks in vain
+            timer, self.timer = self.timer, timer
         return 0
 
     async def serve(self, loop):
@@ -203,8 +234,9 @@ cdef class LoopDispatcher(Dispatcher):
                 here = Serving.__new__(Serving)     # one for each: tasks that outlive their batch keep the context
                 here.loop = loop
                 here.task = task
-                here.batch = batch
-                batch.server = here
+                here.running = batch
+                with cython.critical_section(batch):
+                    batch.server = here
                 self.hand_over()
                 serving.set(here)
                 try:
@@ -214,7 +246,9 @@ cdef class LoopDispatcher(Dispatcher):
                     if not isinstance(error, Exception) and not self.shrugs_off(error, loop):
                         raise
                 finally:
-                    here.batch = here.task = None   # its task's context holds it
+                    with cython.critical_section(here):
+                        here.running = None     # its task's context holds it
+                    here.task = None
                 batch = None
                 if monotonic_ns() - yielded_ns > LONGEST_TURN_NS:
                     await asyncio.sleep(0)
@@ -245,27 +279,29 @@ cdef class LoopDispatcher(Dispatcher):
         try:
             self.sweep()
         finally:
-            if self.host is loop:
-                self.host = None
+            if self.where() is loop:
+                self.move(None)
             self.start_over(self.signal_elsewhere)
             self.stop_if_done()
         return 0
 
     def signal_elsewhere(self):
-        self.start_server(self.own_loop() if self.host is None else self.host, _get_running_loop())
+        host = self.where()
+        self.start_server(self.own_loop() if host is None else host, _get_running_loop())
 
     cdef int sweep(self) except -1:
         """End the batches whose loop was closed under them."""
         cdef Batch batch
         for batch in list(self.running):
-            if batch.server is not None and (<Serving>batch.server).loop.is_closed():
+            loop = loop_of(batch)
+            if loop is not None and loop.is_closed():
                 self.fail(batch, BatchAborted("the event loop that ran the batch was closed"))
         return 0
 
     cpdef int64_t before_blocking(self, BaseFuture future) except? -2:
         """Refuse to block the loop that has to compute the answer."""
         here = _get_running_loop()
-        if here is not None and (here is self.host or any([runs_on(batch, here) for batch in list(self.running)])):
+        if here is not None and (here is self.host or any([loop_of(batch) is here for batch in list(self.running)])):
             raise WouldDeadlock(
                 f"this thread's event loop computes the answer of scheduler {self.name!r} and must not be blocked: "
                 "await the future instead")
@@ -273,7 +309,7 @@ cdef class LoopDispatcher(Dispatcher):
 
     cpdef int heartbeat(self) except -1:
         """Carry on elsewhere if there is no host, or it has gone without a word."""
-        host = self.host
+        host = self.where()
         if host is None or host.is_closed() or not host.is_running():
             own = self.threads.get("own")
             if own is None or host is not own.loop:
@@ -332,15 +368,15 @@ class LoopThread:
     def __init__(self, name):
         self.loop = contextvars.Context().run(asyncio.new_event_loop)   # which keeps its context
         self._name = name
-        self._thread = None
+        self._threads = []  # one, as a rule: a start may have been interrupted, or come twice
         self._unclaimed = [self.loop]   # until somebody takes it to run it, or to close it
 
     def start(self):
         """Start the thread; again does no harm, and helps where the first time was interrupted."""
-        if self._thread is None:
+        if not self._threads:
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             thread.start()
-            self._thread = thread
+            self._threads.append(thread)
 
     def _claim(self):
         try:
@@ -352,7 +388,7 @@ class LoopThread:
     def _run(self):
         if not self._claim():
             return
-        self._thread = threading.current_thread()
+        self._threads.append(threading.current_thread())
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
@@ -368,5 +404,6 @@ class LoopThread:
                 self.loop.call_soon_threadsafe(self.loop.stop)
 
     def join(self, timeout):
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout)
+        for thread in list(self._threads):
+            if thread is not threading.current_thread():
+                thread.join(timeout)

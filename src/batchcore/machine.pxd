@@ -57,6 +57,7 @@ cdef struct Flight:         # a batch that runs; lives inside its owner's object
     int64_t load            # what the model is loaded with: requests with filler, or their weight
     int64_t expected_ns     # service time predicted at dispatch; 0: nothing was known
     int64_t service_ns      # what it took; valid when it has ended
+    Entry *entries          # for its owner: the chain of its requests, while that is taken over; else NULL
 
 cdef struct Past:           # what is remembered of a batch
     int64_t id              # 0: none yet

@@ -2,7 +2,6 @@
 
 from libc.stdint cimport int64_t
 
-from batchcore._lock cimport Lock
 from batchcore._ndarray cimport npy_intp
 
 
@@ -19,9 +18,8 @@ cdef class Lease:
 
 
 cdef class Pool:
-    cdef Lock lock
-    cdef list free              # blocks, the last one returned at the end; guarded by the lock
-    cdef int64_t takes          # guarded by the lock
+    cdef list free              # blocks, the last one returned at the end; critical section
+    cdef int64_t takes          # critical section
     cdef public int64_t limit   # most free blocks that are kept
     cdef Lease take(self, int64_t size)
     cdef int give(self, Block block) except -1

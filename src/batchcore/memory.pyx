@@ -13,7 +13,6 @@ from libc.stdint cimport int64_t, uintptr_t
 
 import numpy
 
-from batchcore._lock cimport lock, unlock
 from batchcore._ndarray cimport (
     NPY_ARRAY_CARRAY, PyArray_Descr, PyArray_NewFromDescr, PyArray_SetBaseObject, PyArray_Type, PyArrayObject,
     import_array, npy_intp,
@@ -53,35 +52,35 @@ cdef class Pool:
         """Return a lease of `size` bytes or more: of the block that came back last, for it is still in the cache."""
         cdef Lease lease = Lease.__new__(Lease)
         cdef Block block
+        cdef int64_t takes
         cdef Py_ssize_t i
         size = max(size, <int64_t>ALIGNMENT)
-        lock(&self.lock)
-        self.takes += 1
-        for i in range(len(self.free) - 1, -1, -1):
-            block = <Block>self.free[i]
-            if block.capacity >= size:
-                del self.free[i]
-                break
-        else:
-            block = None
-        unlock(&self.lock)
+        with cython.critical_section(self):
+            self.takes += 1
+            takes = self.takes
+            for i in range(len(self.free) - 1, -1, -1):
+                block = <Block>self.free[i]
+                if block.capacity >= size:
+                    del self.free[i]
+                    break
+            else:
+                block = None
         if block is None:
             block = new_block(size)
         if 4 * size >= block.capacity:
-            block.needed_at = self.takes
+            block.needed_at = takes
         lease.block = block
         lease.pool = self
         return lease
 
     cdef int give(self, Block block) except -1:
         """Take a block back, and let go what has not been needed for long."""
-        cdef Block oldest
-        lock(&self.lock)
-        self.free.append(block)
-        oldest = <Block>self.free[0]
-        if len(self.free) > self.limit or self.takes - oldest.needed_at > UNNEEDED_AFTER:
-            del self.free[0]
-        unlock(&self.lock)
+        cdef Block oldest   # let go after the section
+        with cython.critical_section(self):
+            self.free.append(block)
+            oldest = <Block>self.free[0]
+            if len(self.free) > self.limit or self.takes - oldest.needed_at > UNNEEDED_AFTER:
+                del self.free[0]
         return 0
 
 

@@ -25,7 +25,7 @@ cdef class Stage:
     cdef Lease lease
     cdef Layout layout
     cdef int64_t capacity       # rows
-    cdef int64_t used           # rows that are taken, or closed
+    cdef int64_t used           # rows that are taken, or closed; critical section
     cdef char *row(self, Py_ssize_t field, int64_t index) noexcept
     cdef bint admits(self, ArrayPiece piece) except -1
     cdef int fill_up(self, int64_t start, int64_t end, bint repeats) except -1

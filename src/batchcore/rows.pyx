@@ -40,10 +40,11 @@ cdef class Stage:
             return False
         for i in range(len(layout.fields)):
             look(piece, layout, i, &source)     # what it raises it raises before a row is taken
-        if self.used >= self.capacity:
-            return False
-        index = self.used
-        self.used += 1                          # at once, and before the GIL goes
+        with cython.critical_section(self):
+            if self.used >= self.capacity:
+                return False
+            index = self.used
+            self.used += 1                      # at once, and before the GIL goes
         for i in range(len(layout.fields)):
             look(piece, layout, i, &source)
             target = self.row(i, index)
@@ -87,10 +88,11 @@ cdef Stage stage_of(list pieces, int64_t size):
         piece = <ArrayPiece>pieces[i]
         if piece.stage is not stage or piece.index != first + i:
             return None
-    if end < first + size and (stage.used != end or first + size > stage.capacity):
-        return None
-    if stage.used == end:
-        stage.used = stage.capacity     # nothing waits in it: the next batch had better begin a stage of its own
+    with cython.critical_section(stage):
+        if end < first + size and (stage.used != end or first + size > stage.capacity):
+            return None
+        if stage.used == end:
+            stage.used = stage.capacity     # nothing waits in it: the next batch had better begin a stage of its own
     return stage
 
 

@@ -420,7 +420,7 @@ cdef class Simulator:
         elif self.decision.kind == ASK:
             self.decision.expired = NULL
             with gil:
-                ask(self.engine.decider, self.machine, NULL, self.now_ns, &self.decision)
+                ask(self.engine, self.engine.decider_, self.machine, &self.engine.lock, self.now_ns, &self.decision)
             self.expire(self.decision.expired)
         else:
             self.stale = False

@@ -42,18 +42,16 @@ cdef class ThreadDispatcher(Dispatcher):
         """Wake a sleeping worker, rather not the one with the timer, or start one; if all are busy, they will look."""
         cdef Worker worker = None
         cdef bint start = False
-        cdef Py_ssize_t limit
-        lock(&self.lock)
+        cdef Py_ssize_t last, limit
+        lock(&self.engine.lock)
         if self.parked:
-            worker = self.parked.pop()
-            if worker is self.timed and self.parked:
-                self.parked.append(worker)
-                worker = self.parked.pop(0)
+            last = len(self.parked) - 1
+            worker = self.parked.pop(0 if last > 0 and self.parked[last] is self.timed else last)
         else:
             limit = self.engine.machine.config.capacity + (queue_peek(&self.engine.machine.late) != NULL)
             start = len(self.threads) < limit
             self.coming = start
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         if worker is not None:
             worker.wake()
         elif start:
@@ -72,7 +70,7 @@ cdef class ThreadDispatcher(Dispatcher):
                 self.threads.add(thread)
             if thread.ident is not None or not isinstance(error, RuntimeError) or not self.threads:
                 raise
-            self.coming = False     # there are no more threads to be had: those that are will do
+            self.nobody_comes()     # there are no more threads to be had: those that are will do
 
     def run(self):
         """The life of a worker thread."""
@@ -97,7 +95,7 @@ cdef class ThreadDispatcher(Dispatcher):
                 elif not worker.leaving:
                     self.rest(worker)
         finally:
-            self.coming = False
+            self.nobody_comes()
             self.call_all()     # if there is no more work, it is so for all
             self.workers.pop(me, None)
             self.threads.discard(thread)
@@ -120,14 +118,14 @@ cdef class ThreadDispatcher(Dispatcher):
         if worker is self.timed:
             left_ns = max(self.armed_ns - monotonic_ns(), <int64_t>0)
         called = worker.park(left_ns, self.spin_ns)
-        lock(&self.lock)
+        lock(&self.engine.lock)
         if worker is self.timed:
             self.timed = None
             self.armed_ns = NEVER_NS
         if worker in self.parked:
             self.parked.remove(worker)
             called = True
-        unlock(&self.lock)
+        unlock(&self.engine.lock)
         if not called:
             worker.park(NEVER_NS, 0)   # it was called just after the timer: take that call too
         return 0
@@ -156,10 +154,10 @@ cdef class ThreadDispatcher(Dispatcher):
     def call_all(self):
         """Wake every sleeping worker, so that it sees that it may leave."""
         cdef Worker worker
-        lock(&self.lock)
-        workers = self.parked
-        self.parked = []
-        unlock(&self.lock)
+        cdef list workers = []
+        lock(&self.engine.lock)
+        workers, self.parked = self.parked, workers
+        unlock(&self.engine.lock)
         for worker in workers:
             worker.wake()
 
@@ -188,21 +186,21 @@ cdef class ThreadDispatcher(Dispatcher):
             return NEVER_NS
         if future in held_futures(worker.running.futures):
             raise WouldDeadlock("fn waits for a request of the batch that it is computing")
-        if self.blocked + 1 >= max(self.engine.machine.config.capacity, self.engine.machine.in_flight):
+        lock(&self.engine.lock)
+        worker.waits = self.blocked + 1 < max(self.engine.machine.config.capacity, self.engine.machine.in_flight)
+        self.blocked += worker.waits
+        unlock(&self.engine.lock)
+        if not worker.waits:
             raise WouldDeadlock(
                 f"fn waits for another request of its own scheduler {self.name!r}, and no worker is left to "
                 f"compute it; raise max_concurrent_batches or do not wait inside fn")
-        worker.waits = True
-        lock(&self.lock)
-        self.blocked += 1
-        unlock(&self.lock)
         return NEVER_NS
 
     cpdef int after_blocking(self) except -1:
         cdef Worker worker = self.workers.get(PyThread_get_thread_ident())
         if worker is not None and worker.waits:
             worker.waits = False
-            lock(&self.lock)
+            lock(&self.engine.lock)
             self.blocked -= 1
-            unlock(&self.lock)
+            unlock(&self.engine.lock)
         return 0

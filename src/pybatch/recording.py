@@ -29,10 +29,10 @@ class Recording:
             raise ValueError(f"{self._path.parent} is no directory; make it first")
         if self._path.is_dir():
             raise ValueError(f"{self._path} is a directory; name a file")
-        if dispatcher.recorder is not None:
-            raise ValueError(f"scheduler {dispatcher.name!r} is being recorded already; stop that recording first")
         self._pid = os.getpid()  # a forked child must not write over its parent's file
-        self._recorder = dispatcher.recorder = Recorder(limit, dispatcher.now_ns())
+        self._recorder = Recorder(limit, dispatcher.now_ns())
+        if not dispatcher.record(None, self._recorder):
+            raise ValueError(f"scheduler {dispatcher.name!r} is being recorded already; stop that recording first")
         self._dispatcher = dispatcher
 
     @property
@@ -55,8 +55,7 @@ class Recording:
         """
         if self._dispatcher is None or os.getpid() != self._pid:
             return
-        if self._dispatcher.recorder is self._recorder:
-            self._dispatcher.recorder = None
+        self._dispatcher.record(self._recorder, None)
         arrivals, timeouts, priorities = self._recorder.columns()
         if self._path.suffix == ".csv":
             with self._path.open("w", newline="") as file:
@@ -73,8 +72,7 @@ class Recording:
     def __del__(self) -> None:
         dispatcher = getattr(self, "_dispatcher", None)  # none, too, where the constructor raised
         if dispatcher is not None and os.getpid() == self._pid:
-            if dispatcher.recorder is self._recorder:
-                dispatcher.recorder = None
+            dispatcher.record(self._recorder, None)
             warnings.warn(
                 f"recording {self._path} was never stopped and is lost", ResourceWarning, stacklevel=2, source=self
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -371,3 +372,20 @@ def test_keys_on_a_loop(scheduler_of: SchedulerOf) -> None:
         return await asyncio.gather(*(scheduler.submit(item) for item in range(100)))
 
     assert set(run_loop(main())) == {1}
+
+
+def test_a_key_that_goes_while_the_policy_is_asked_may_submit(scheduler_of: SchedulerOf) -> None:
+    class Parting:
+        def __del__(self) -> None:
+            answers.put(scheduler.submit("last"))
+
+    def policy(view: Any) -> int:
+        if view.key is not None:
+            futures.get(timeout=LIMIT_S).cancel()  # nothing is left under the key but what asks
+        return 1
+
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    futures: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    scheduler = scheduler_of(list, policy=policy)
+    futures.put(scheduler.submit("first", key=Parting()))
+    assert answers.get(timeout=LIMIT_S).result(LIMIT_S) == "last"

@@ -13,7 +13,19 @@ from typing import Any
 
 import pytest
 
-from gates import LIMIT_S, MOMENT_S, Gate, LoopThread, SchedulerOf, doubled, in_thread, one_turn, run_loop, same
+from gates import (
+    HOUR_MS,
+    LIMIT_S,
+    MOMENT_S,
+    Gate,
+    LoopThread,
+    SchedulerOf,
+    doubled,
+    in_thread,
+    one_turn,
+    run_loop,
+    same,
+)
 from pybatch import DeadlineExceeded, Future
 
 
@@ -26,6 +38,18 @@ def gone(thing: Any) -> threading.Event:
     event = threading.Event()
     weakref.finalize(thing, event.set).atexit = False
     return event
+
+
+def test_who_listens_while_the_item_of_a_cancelled_request_goes_is_told(scheduler_of: SchedulerOf) -> None:
+    class Parting:
+        def __del__(self) -> None:
+            futures[0].add_done_callback(told.append)
+
+    told: list[Future[Any]] = []
+    scheduler = scheduler_of(list, policy="fixed", max_wait_ms=HOUR_MS)
+    futures = [scheduler.submit(Parting())]
+    assert futures[0].cancel()
+    assert told == futures
 
 
 def test_a_request_is_queued_then_running_then_done(scheduler_of: SchedulerOf) -> None:

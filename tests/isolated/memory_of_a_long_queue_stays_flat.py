@@ -1,4 +1,4 @@
-"""A queued request takes at most 260 bytes beyond its item, 276 from Python 3.14 on; 200,000 of them, queued and drained, leave none."""
+"""A queued request takes at most 260 bytes beyond its item; 200,000 of them, queued and drained, leave none."""
 
 import os
 import sys

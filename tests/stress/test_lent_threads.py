@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,14 +100,6 @@ class Calls:
             else:
                 assert (outcome, kind) == (item * 3, GOOD)
         return type(outcome).__name__
-
-
-@pytest.fixture(autouse=True)
-def _threads_switch_as_often_as_they_can() -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize("options", [{}, {"policy": "fixed", "max_wait_ms": 0.3}, {"spin_us": 20}], ids=str)

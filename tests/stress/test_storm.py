@@ -10,10 +10,9 @@ import asyncio
 import concurrent.futures
 import contextlib
 import random
-import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -221,15 +220,6 @@ class Storm:
         else:
             assert isinstance(error, BatchAborted), error
         return "failed"
-
-
-@pytest.fixture(autouse=True)
-def _threads_switch_as_often_as_they_can() -> Iterator[None]:
-    """Bring about in seconds what else takes weeks of service."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize(
