@@ -17,13 +17,14 @@ $(VENV)/bin/python:
 
 # One build for all: the wheel as users get it, with warnings as errors.
 $(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
-	rm -rf build
-	BATCHCORE_WERROR=1 $(VENV)/bin/python $(PIP) --force-reinstall --no-deps .
-	$(VENV)/bin/python $(PIP) .
+	rm -rf build $(VENV)/wheel
+	BATCHCORE_WERROR=1 $(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir $(VENV)/wheel .
+	$(VENV)/bin/python $(PIP) --force-reinstall --no-deps $(VENV)/wheel/*.whl
+	$(VENV)/bin/python $(PIP) $(VENV)/wheel/*.whl
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.installed
-	$(VENV)/bin/python $(PIP) ".[demo,tune]"
+	for wheel in $(VENV)/wheel/*.whl; do $(VENV)/bin/python $(PIP) "$$wheel[demo,tune]"; done
 	touch $@
 
 $(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(VENV)/.%: $(VENV)/.demo
