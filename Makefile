@@ -117,6 +117,8 @@ $(patsubst %,.venv-%/.installed,$(OTHERS) address coverage thread): .venv-%/.ins
 	.venv-$*/bin/python $(PIP) --group test
 	touch $@
 
+# Properties are tried with a quarter of their examples where the same code runs once more.
+$(OTHERS:%=test-%) sanitize: export BATCHCORE_EXAMPLES ?= 25
 $(OTHERS:%=test-%): test-%: .venv-%/.installed
 	.venv-$*/bin/python -m pytest $(ARGS)
 
@@ -125,17 +127,18 @@ test-oldest:  ## the test suite with the oldest numpy, prometheus-client and Cyt
 test-newest:  ## the test suite with the newest, pre-releases too
 
 # Python's own allocator would hide errors from the sanitizer.
+sanitize: TESTS ?= tests/assembly tests/batching tests/core tests/drivers tests/stress tests/test_decorator.py
 sanitize: .venv-address/.installed  ## the tests under sanitizers
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
-	.venv-address/bin/python -m pytest -p no:cacheprovider $(or $(ARGS),tests/assembly tests/core tests/drivers tests/test_decorator.py)
+	.venv-address/bin/python -m pytest -p no:cacheprovider $(TESTS) $(ARGS)
 
 # It sees what runs without the GIL; the sections that the GIL guards are held to their rules by a check in this build.
+sanitize-threads: TESTS ?= tests/stress tests/drivers tests/assembly/test_threads.py tests/simulation/test_on_several_threads.py
 sanitize-threads: .venv-thread/.installed  ## the tests with many threads under the sanitizer of threads
 	LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" \
 	TSAN_OPTIONS="halt_on_error=1 suppressions=$(CURDIR)/tests/thread_sanitizer.txt" \
-	.venv-thread/bin/python -m pytest -p no:cacheprovider --capture=sys --timeout=900 $(or $(ARGS),tests/stress tests/drivers \
-	    tests/assembly/test_threads.py tests/simulation/test_on_several_threads.py)
+	.venv-thread/bin/python -m pytest -p no:cacheprovider --capture=sys --timeout=900 $(TESTS) $(ARGS)
 
 # Not in CI: no Python of Debian's has these headers.  It proves that what no test here can run is C at least.
 HEADERS_OF ?= python3.13
