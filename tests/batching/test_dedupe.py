@@ -527,16 +527,17 @@ def test_a_caller_that_joins_while_the_last_one_leaves_is_not_cancelled_with_it(
             self.value = value
 
         def __hash__(self) -> int:
-            if leaving:
-                leaving.clear()
-                joined.append(scheduler.submit(1))
             return 1
 
         def __eq__(self, other: object) -> bool:
+            if leaving:
+                leaving.clear()
+                joined.append(scheduler.submit(1))
             return isinstance(other, Nosy) and self.value == other.value
 
     leaving: list[bool] = []
     scheduler = stepping(doubled, dedupe=Nosy)
+    scheduler.submit(0)  # which is found first where the other is looked for
     first = scheduler.submit(1)
     leaving.append(True)
     assert first.cancel()

@@ -216,21 +216,25 @@ def test_a_worker_lets_those_who_wait_compute_what_is_left(lent: SchedulerOf) ->
 
 
 def test_an_interrupted_submit_leaves_nobody_waiting(lent: SchedulerOf) -> None:
-    """The item's own hash fails once it is queued, when its caller is about to come and compute it."""
+    """The item's own comparison fails once it is queued, when its caller is about to come and compute it."""
 
     class Item:
-        hashed = 0
+        compared = 0
 
         def __hash__(self) -> int:
-            self.hashed += 1
-            if self.hashed == 3:
-                raise ValueError("no hash today")
             return 1
 
-    scheduler = lent(here, dedupe=lambda item: item)
-    with pytest.raises(ValueError, match="no hash today"):
+        def __eq__(self, other: object) -> bool:
+            Item.compared += 1
+            if Item.compared == 2:
+                raise ValueError("no comparison today")
+            return self is other
+
+    scheduler = lent(here, dedupe=lambda item: item, policy="fixed", max_wait_ms=HOUR_MS, max_batch_size=2)
+    forgotten = scheduler.submit(Item())
+    with pytest.raises(ValueError, match="no comparison today"):
         scheduler(Item())
-    assert ended(scheduler.submit(2)) in workers(scheduler)
+    assert ended(forgotten) in workers(scheduler)
 
 
 # --- timers, timeouts and deadlines
