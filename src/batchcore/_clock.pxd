@@ -1,4 +1,7 @@
-"""CPython's own monotonic clock, the one behind time.monotonic_ns(), without the Python call; and a thread's pause."""
+"""CPython's own monotonic clock, the one behind time.monotonic_ns(), without the Python call; and a thread's pause.
+
+The pause is all that is written per operating system here: CPython has no portable call for it.
+"""
 
 from libc.stdint cimport int64_t
 
