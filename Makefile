@@ -59,6 +59,7 @@ bench: $(VENV)/.bench  ## this scheduler against three written by hand
 	$(VENV)/bin/python benchmarks/round_trip.py --quick
 	$(VENV)/bin/python benchmarks/wake_ups.py --quick
 	$(VENV)/bin/python benchmarks/memory.py --quick
+	$(VENV)/bin/python benchmarks/import_time.py
 	$(VENV)/bin/python benchmarks/scale.py --quick
 	$(VENV)/bin/python -m pytest benchmarks $(ARGS)
 

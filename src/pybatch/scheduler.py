@@ -21,7 +21,6 @@ from batchcore.submitter import Submitter
 from batchcore.workers import ThreadDispatcher
 from pybatch import metrics as _metrics
 from pybatch.batching import BatchAs, form_of, pads
-from pybatch.explanation import Estimate, Explanation, explain
 from pybatch.fingerprints import fingerprint
 from pybatch.lifecycle import watch
 from pybatch.options import (
@@ -35,14 +34,15 @@ from pybatch.options import (
     nanoseconds,
     spin_nanoseconds,
 )
-from pybatch.recording import Recording
 
 if TYPE_CHECKING:
     import os
 
     from prometheus_client import CollectorRegistry
 
+    from pybatch.explanation import Estimate, Explanation
     from pybatch.policies import PolicyLike
+    from pybatch.recording import Recording
 
 __all__ = ["Scheduler"]
 
@@ -534,6 +534,8 @@ class Scheduler(Submitter[X, Y]):
         if found is None:
             return None
         queue_delay_ns, service_ns = found
+        from pybatch.explanation import Estimate
+
         return Estimate(queue_delay_ns / 1e6, service_ns / 1e6, (queue_delay_ns + service_ns) / 1e6)
 
     def cost_model(self) -> list[tuple[int, float]]:
@@ -562,6 +564,8 @@ class Scheduler(Submitter[X, Y]):
         ...     scheduler.explain().past[0].reason
         'idle_worker'
         """
+        from pybatch.explanation import explain
+
         return explain(self.dispatcher)
 
     def record(self, path: str | os.PathLike[str], *, limit: int = 10_000_000) -> Recording:
@@ -597,6 +601,8 @@ class Scheduler(Submitter[X, Y]):
         >>> recording.count
         100
         """
+        from pybatch.recording import Recording
+
         return Recording(self.dispatcher, path, integer("limit", limit, 1, 2**40))
 
     def __enter__(self) -> Self:
