@@ -31,6 +31,10 @@ $(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(VENV)/.%: $(VENV)/.demo
 	$(VENV)/bin/python $(PIP) --group $*
 	touch $@
 
+# One after the other: they install into the same place.
+$(VENV)/.bench: | $(VENV)/.test
+$(VENV)/.lint: | $(VENV)/.bench
+
 demo: $(VENV)/.demo  ## the main job on real input: handwritten digits, one at a time against batched
 	$(VENV)/bin/pybatch demo $(ARGS)
 

@@ -12,7 +12,7 @@ import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError
+from setuptools.errors import CompileError, PlatformError
 
 MODULES = [
     "audit",
@@ -104,7 +104,7 @@ class Build(build_ext):
             probe.write_text("#include <Python.h>\n")
             try:
                 self.compiler.compile([str(probe)], output_dir=folder)
-            except CompileError as error:
+            except (CompileError, PlatformError) as error:
                 raise SystemExit(NO_COMPILER.format(error=error)) from None
         # Coverage looks for the C file beside its source.
         build_dir = None if kind == "trace" else "build/cython"

@@ -87,9 +87,9 @@ def build(environments: list[Path], into: Path) -> dict[str, str]:
     epoch = run("git", "-C", ROOT, "log", "-1", "--format=%ct").strip()
     with tempfile.TemporaryDirectory() as folder:
         tracked = Path(folder, "tracked")
-        for name in run("git", "-C", ROOT, "ls-files", "-z").strip("\0").split("\0"):
-            (tracked / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, tracked / name)
+        commit = subprocess.run(("git", "-C", ROOT, "archive", "HEAD"), stdout=subprocess.PIPE, check=True).stdout
+        with tarfile.open(fileobj=io.BytesIO(commit)) as archive:
+            archive.extractall(tracked, filter="data")
         run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", into, tracked)
         (sdist,) = into.glob("*.tar.gz")
         repack(sdist, int(epoch))

@@ -192,16 +192,15 @@ cdef class Dispatcher(Intake):
         One that fails is reported, and what is queued leaves: no request pays for it.
         """
         cdef Machine *machine = &self.engine.machine
-        cdef bint others
         cdef object decider = None
         decision.expired = NULL
         lock(&self.engine.lock)
-        others = self.asker != 0
-        if not others:
-            self.asker = PyThread_get_thread_ident()
+        if self.asker == 0:
             decider = self.engine.decider_
+            if decider is not None:     # else it has just been changed for one of ours
+                self.asker = PyThread_get_thread_ident()
         unlock(&self.engine.lock)
-        if others:
+        if decider is None:
             return 0
         try:
             ask(self.engine, decider, machine, &self.engine.lock, self.now(), decision)
@@ -233,12 +232,14 @@ cdef class Dispatcher(Intake):
         with cython.critical_section(self):
             self.items_seen += decision.batch_size
             self.rows_made += decision.model_size
-        batch.futures = futures_of(self.engine, decision.batch)
-        batch.items = [(<BaseFuture>future).take_item() for future in batch.futures]
-        self.running.add(batch)
-        lock(&self.engine.lock)
-        batch.flight.entries = NULL     # `pending` finds them among those that run
-        unlock(&self.engine.lock)
+        try:
+            batch.futures = futures_of(self.engine, decision.batch)
+            batch.items = [(<BaseFuture>future).take_item() for future in batch.futures]
+            self.running.add(batch)
+        finally:
+            lock(&self.engine.lock)
+            batch.flight.entries = NULL     # `pending` finds them among those that run
+            unlock(&self.engine.lock)
         return 0
 
     @property

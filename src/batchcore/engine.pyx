@@ -235,8 +235,8 @@ cdef class Engine:
 
     Notes
     -----
-    Not thread-safe but for `set_capacity`, `reconfigure` and what only reads: those lock, since a dispatcher shares its
-    engine with whoever asks.  Costs are those of `machine.pxd`.
+    Not thread-safe but for `set_capacity`, `reconfigure` and what only reads, save `check`: those lock, since a
+    dispatcher shares its engine with whoever asks.  Costs are those of `machine.pxd`.
 
     Examples
     --------
@@ -578,13 +578,21 @@ cdef class Engine:
 
         An instant that is not after the latest time told means: at once.
         """
-        cdef int64_t wake_at_ns = machine_next_wakeup_ns(&self.machine)
+        cdef int64_t wake_at_ns
+        lock(&self.lock)
+        wake_at_ns = machine_next_wakeup_ns(&self.machine)
+        unlock(&self.lock)
         return None if wake_at_ns == NEVER_NS else wake_at_ns
 
     def predict_ns(self, batch_size):
         """Return the expected service time of a batch, ns; None before the first completion."""
         cdef int64_t n = integer("batch_size", batch_size, 1, MAX_BATCH_SIZE)
-        return cost_predict_ns(&self.machine.cost, n) if cost_known(&self.machine.cost) else None
+        cdef int64_t found = -1
+        lock(&self.lock)
+        if cost_known(&self.machine.cost):
+            found = cost_predict_ns(&self.machine.cost, n)
+        unlock(&self.lock)
+        return None if found < 0 else found
 
     def stats(self, item_elements=0, batch_elements=0):
         """Return a snapshot of everything the engine counts, and of what it does not.

@@ -342,7 +342,7 @@ cdef class Intake(Owner):
             raise
         return futures
 
-    def refuse(self, n):
+    def refuse(self, int64_t n):
         """Count `n` rejections and return the QueueFull to raise."""
         lock(&self.engine.lock)
         machine_reject(&self.engine.machine, n)

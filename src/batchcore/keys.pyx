@@ -112,10 +112,10 @@ cdef class Keys:
             if not share.idle:
                 share.idle = True
                 append(share)
-            for _ in range(2):
+            for _ in range(min(2, len(self.idle))):
                 try:
                     share = popleft()
-                except IndexError:  # as it was, or another thread came while a key was looked up
+                except IndexError:  # another thread came while a key was looked up
                     break
                 share.idle = share.account.lanes == 0 and share.account.used > self.machine.level
                 if share.idle:

@@ -29,6 +29,7 @@ cdef class LoopDispatcher(Dispatcher):
     cdef object choose(self, object here)
     cdef object where(self)
     cdef int move(self, object host) except -1
+    cdef int lose(self, object loop) except -1
     cdef int watch(self, object loop) except -1
     cdef object own_loop(self)
     cdef int serve_on(self, Nudge nudge) except -1

@@ -129,6 +129,15 @@ cdef class LoopDispatcher(Dispatcher):
         unlock(&self.engine.lock)
         return 0
 
+    cdef int lose(self, object loop) except -1:
+        """Have no host, if it was this loop."""
+        cdef object _before = None  # let go after the lock
+        lock(&self.engine.lock)
+        if self.host is loop:
+            _before, self.host = self.host, None
+        unlock(&self.engine.lock)
+        return 0
+
     cdef Nudge nudge(self, object loop):
         cdef Nudge nudge = Nudge.__new__(Nudge)
         nudge.dispatcher = self.me
@@ -208,15 +217,15 @@ cdef class LoopDispatcher(Dispatcher):
             if nudge is not None and handle is not None and not nudge.done:
                 if at == when:
                     return 0
-                nudge.done = True
-                if nudge.loop is loop:  # else it will ring on its own loop and do nothing
+                if nudge.loop is loop:  # else it rings on its own loop, and looks in vain
+                    nudge.done = True
                     handle.cancel()
         timer = None
         if when is not None:
             nudge = self.nudge(loop)
             handle = loop.call_later(max(0.0, when - monotonic_ns() / 1e9), nudge.ring)
             timer = (when, weakref.ref(nudge), weakref.ref(handle))
-        with cython.critical_section(self):     # of two loops that come at once both timers ring: one looks in vain
+        with cython.critical_section(self):
             timer, self.timer = self.timer, timer
         return 0
 
@@ -279,8 +288,7 @@ cdef class LoopDispatcher(Dispatcher):
         try:
             self.sweep()
         finally:
-            if self.where() is loop:
-                self.move(None)
+            self.lose(loop)
             self.start_over(self.signal_elsewhere)
             self.stop_if_done()
         return 0
@@ -368,7 +376,7 @@ class LoopThread:
     def __init__(self, name):
         self.loop = contextvars.Context().run(asyncio.new_event_loop)   # which keeps its context
         self._name = name
-        self._threads = []  # one, as a rule: a start may have been interrupted, or come twice
+        self._threads = set()   # of one, as a rule: a start may have been interrupted, or come twice
         self._unclaimed = [self.loop]   # until somebody takes it to run it, or to close it
 
     def start(self):
@@ -376,7 +384,7 @@ class LoopThread:
         if not self._threads:
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             thread.start()
-            self._threads.append(thread)
+            self._threads.add(thread)
 
     def _claim(self):
         try:
@@ -388,7 +396,7 @@ class LoopThread:
     def _run(self):
         if not self._claim():
             return
-        self._threads.append(threading.current_thread())
+        self._threads.add(threading.current_thread())
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()

@@ -7,7 +7,7 @@ from batchcore.future cimport Parker
 cdef class Worker(Parker):
     cdef Batch running  # what it runs now, or None
     cdef unsigned long thread
-    cdef bint waits     # it is one of ThreadDispatcher.blocked
+    cdef int waits      # how many of ThreadDispatcher.blocked it is: a signal handler may wait in a wait
     cdef bint leaving   # there will be no more work
 
 

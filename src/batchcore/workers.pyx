@@ -42,11 +42,14 @@ cdef class ThreadDispatcher(Dispatcher):
         """Wake a sleeping worker, rather not the one with the timer, or start one; if all are busy, they will look."""
         cdef Worker worker = None
         cdef bint start = False
-        cdef Py_ssize_t last, limit
+        cdef Py_ssize_t last, place, limit
         lock(&self.engine.lock)
         if self.parked:
             last = len(self.parked) - 1
-            worker = self.parked.pop(0 if last > 0 and self.parked[last] is self.timed else last)
+            place = last
+            if last > 0 and self.parked[last] is self.timed:
+                place = 0
+            worker = self.parked.pop(place)
         else:
             limit = self.engine.machine.config.capacity + (queue_peek(&self.engine.machine.late) != NULL)
             start = len(self.threads) < limit
@@ -178,6 +181,7 @@ cdef class ThreadDispatcher(Dispatcher):
 
     cpdef int64_t before_blocking(self, BaseFuture future) except? -2:
         cdef Worker worker = self.workers.get(PyThread_get_thread_ident())
+        cdef bint granted
         if worker is None:
             return NEVER_NS
         if self.asker == PyThread_get_thread_ident():
@@ -187,10 +191,11 @@ cdef class ThreadDispatcher(Dispatcher):
         if future in held_futures(worker.running.futures):
             raise WouldDeadlock("fn waits for a request of the batch that it is computing")
         lock(&self.engine.lock)
-        worker.waits = self.blocked + 1 < max(self.engine.machine.config.capacity, self.engine.machine.in_flight)
-        self.blocked += worker.waits
+        granted = self.blocked + 1 < max(self.engine.machine.config.capacity, self.engine.machine.in_flight)
+        self.blocked += granted
         unlock(&self.engine.lock)
-        if not worker.waits:
+        worker.waits += granted
+        if not granted:
             raise WouldDeadlock(
                 f"fn waits for another request of its own scheduler {self.name!r}, and no worker is left to "
                 f"compute it; raise max_concurrent_batches or do not wait inside fn")
@@ -198,8 +203,8 @@ cdef class ThreadDispatcher(Dispatcher):
 
     cpdef int after_blocking(self) except -1:
         cdef Worker worker = self.workers.get(PyThread_get_thread_ident())
-        if worker is not None and worker.waits:
-            worker.waits = False
+        if worker is not None and worker.waits > 0:
+            worker.waits -= 1
             lock(&self.engine.lock)
             self.blocked -= 1
             unlock(&self.engine.lock)

@@ -8,6 +8,8 @@
 49
 """
 
+from typing import TYPE_CHECKING
+
 from batchcore.current import CurrentBatch, current_batch
 from batchcore.errors import (
     BatchAborted,
@@ -49,11 +51,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
-    """Read the version when it is first asked for: what reads it takes longer to import than all that is here."""
-    if name != "__version__":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib.metadata import version
+if not TYPE_CHECKING:  # else checkers take it that every name is here
 
-    globals()[name] = found = version("batchcore")
-    return found
+    def __getattr__(name):
+        """Read the version when it is first asked for: what reads it takes longer to import than all that is here."""
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib.metadata import version
+
+        globals()[name] = found = version("batchcore")
+        return found

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from batchcore import loops
 from gates import (
     HOUR_MS,
     LIMIT_S,
@@ -25,6 +26,7 @@ from gates import (
     in_thread,
     one_turn,
     run_loop,
+    until,
 )
 from pybatch import BatchAborted, DeadlineExceeded, SchedulerClosed, WouldDeadlock
 
@@ -704,3 +706,16 @@ def test_the_batch_of_an_async_fn_is_not_lost_to_the_garbage_collector(scheduler
         assert await future == 1
 
     run_loop(main())
+
+
+def test_a_loop_thread_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    thread = loops.LoopThread("own")
+    thread.start()
+    until(thread.loop.is_running)
+    waited: list[float | None] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "join", lambda _, timeout=None: waited.append(timeout))
+        thread.join(1.0)
+    thread.stop()
+    thread.join(LIMIT_S)
+    assert waited == [1.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from gates import LIMIT_S, MOMENT_S, Gate, SchedulerOf, in_thread, same
 from pybatch import DeadlineExceeded, WouldDeadlock
 from pybatch.policies import Drop, Policy, View, Wait
+from pybatch.testing import SteppingScheduler
 
 
 @pytest.fixture
@@ -182,3 +184,22 @@ def test_a_recording_that_is_forgotten_says_so_and_is_in_nobodys_way(scheduler_o
     ):
         with pytest.raises(ValueError, match=why):
             scheduler.record(bad)
+
+
+def test_who_is_told_of_an_expiry_may_change_the_policy(
+    stepping: Callable[..., SteppingScheduler[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the machine's wish that the policy be asked, and the question."""
+    complaints: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    scheduler = stepping(policy=lambda view: Wait(None))
+    late = scheduler.submit("late", timeout_ms=5)
+    other = scheduler.submit("other")
+    late.add_done_callback(lambda _: scheduler.reconfigure(policy="fixed", max_wait_ms=1000))
+    scheduler.advance(5)
+    assert isinstance(late.exception(0), DeadlineExceeded)
+    assert complaints == []
+    scheduler.advance(994)
+    assert not other.done()  # the window of `fixed` is open
+    scheduler.advance(1)
+    assert other.result(0) == "other"

@@ -28,7 +28,7 @@ Outcomes and reasons are those of `batchcore.records`; each is there from the fi
 Under prometheus-client's multiprocess mode each process shows its own schedulers only; see `register`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pybatch.metrics.buckets import DELAY_BOUNDS_NS, MAX_BUCKETS, batch_size_bounds, exponential_buckets
 
@@ -46,11 +46,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import the collector when it is first asked for: with it comes prometheus-client, with that an HTTP server."""
-    if name not in {"Source", "register", "unregister"}:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pybatch.metrics import collector
+if not TYPE_CHECKING:  # else checkers take it that every name is here
 
-    globals().update(Source=collector.Source, register=collector.register, unregister=collector.unregister)
-    return globals()[name]
+    def __getattr__(name):
+        """Import the collector when first asked for: with it comes prometheus-client, and with that an HTTP server."""
+        if name not in {"Source", "register", "unregister"}:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from pybatch.metrics import collector
+
+        globals().update(Source=collector.Source, register=collector.register, unregister=collector.unregister)
+        return globals()[name]
