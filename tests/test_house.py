@@ -118,12 +118,55 @@ def test_importing_pybatch_registers_and_starts_nothing() -> None:
         "import pybatch\n"
         "assert threading.active_count() == 1\n"
         "names = {'numpy', 'torch', 'rich', 'sklearn', 'ray', 'matplotlib', 'plotly', 'prometheus_client', 'http'}\n"
+        "names |= {'asyncio', 'ssl', 'subprocess'}\n"
         "assert not names & set(sys.modules), names & set(sys.modules)\n"
         "import prometheus_client as p; before = list(p.REGISTRY._collector_to_names)\n"
         "from pybatch import metrics\n"
         "metrics.register\n"
         "assert list(p.REGISTRY._collector_to_names) == before\n"
     )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("run_in", ["worker", "caller"])
+def test_asyncio_is_imported_by_those_who_await(run_in: str) -> None:
+    script = f"""
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor, wait
+from pybatch import Scheduler
+
+def doubled(xs):
+    if xs == [-1]:
+        raise GeneratorExit
+    if xs == [slow]:
+        assert gate.wait(60)
+    return [2 * x for x in xs]
+
+slow, gate = 1000, threading.Event()
+with Scheduler(doubled, max_queue_size=2, on_full="block", run_in="{run_in}", metrics=False) as scheduler:
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(scheduler, range(100))) == list(range(0, 200, 2))
+    assert list(scheduler.map(range(100))) == list(range(0, 200, 2))
+    assert scheduler.submit(-1).exception() is not None
+    wait([scheduler.submit(1)])
+    try:
+        next(scheduler.submit(slow).__await__())
+    except RuntimeError as error:
+        assert str(error) == "no running event loop"
+    else:
+        raise AssertionError
+    gate.set()
+    assert "asyncio" not in sys.modules
+
+    import asyncio
+
+    async def awaiting():
+        future = await scheduler.submit_wait(7)
+        assert await future == 14
+        return await asyncio.gather(*[scheduler.submit(x) for x in range(2)])
+
+    assert asyncio.run(awaiting()) == [0, 2]
+"""
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
 
 

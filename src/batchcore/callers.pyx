@@ -17,9 +17,7 @@ from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
-import asyncio
 import sys
-from asyncio import _get_running_loop
 
 from batchcore.current import serving
 from batchcore.errors import BatchAborted
@@ -28,12 +26,18 @@ from batchcore._clock cimport monotonic_ns
 from batchcore._lock cimport lock, unlock
 from batchcore._types cimport NEVER_NS
 from batchcore.dispatcher cimport Batch
-from batchcore.future cimport BaseFuture, FanOut, Owner, Parker, give_parker, take_parker
+from batchcore.future cimport (
+    BaseFuture, FanOut, Owner, Parker, cancellations, give_parker, running_loop, take_parker,
+)
 from batchcore.workers cimport ThreadDispatcher, Worker
 
 cdef int64_t DOZE_NS = 5_000_000    # how long a submitter has to come back and block
-cdef tuple ENDINGS = (Exception, asyncio.CancelledError, GeneratorExit)     # of fn; all else interrupts its thread
 cdef list idle_callers = []
+
+
+cdef tuple endings():
+    """What `fn` may raise; all else interrupts its thread."""
+    return (Exception, *cancellations())
 
 
 cdef class Caller(Worker):
@@ -75,7 +79,7 @@ cdef class CallerDispatcher(ThreadDispatcher):
 
     cdef bint due(self) noexcept:
         cdef bint alarmed = self.timed is None and self.armed_ns != NEVER_NS
-        if (alarmed or self.host_comes) and (self.host is None or self.host is not _get_running_loop()):
+        if (alarmed or self.host_comes) and (self.host is None or self.host is not running_loop()):
             # The loop may be busy, or stopped: nobody else relies on it.
             if alarmed:
                 self.armed_ns = NEVER_NS
@@ -100,7 +104,7 @@ cdef class CallerDispatcher(ThreadDispatcher):
         unlock(&self.engine.lock)
         if caller is not None:
             return caller.wake()
-        here = _get_running_loop()
+        here = running_loop()
         called = self.call_host(here) and here is not None
         lock(&self.engine.lock)
         called = called or self.dozing
@@ -234,7 +238,7 @@ cdef class CallerDispatcher(ThreadDispatcher):
             caller.running = batch
             try:
                 results = batch.run()
-            except ENDINGS as error:
+            except endings() as error:
                 self.fail(batch, error)
             else:
                 self.finish(batch, results)
@@ -306,7 +310,7 @@ cdef class CallerDispatcher(ThreadDispatcher):
         """Run a batch on this loop, or set its timer."""
         cdef Turn timer
         cdef int64_t before_ns, at_ns
-        cdef object here = _get_running_loop()
+        cdef object here = running_loop()
         cdef object _before = None   # let go after the lock
         self.forget_turn(turn)
         lock(&self.engine.lock)

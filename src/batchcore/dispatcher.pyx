@@ -11,8 +11,6 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport int64_t
 
-import asyncio
-
 from batchcore.errors import BatchAborted
 from batchcore.records import REASONS
 
@@ -30,7 +28,7 @@ from batchcore.decision cimport Decision, Estimate, machine_answer, machine_deci
 from batchcore.engine cimport Engine
 from batchcore.form cimport Piece
 from batchcore.future cimport (
-    BaseFuture, FanOut, Parker, end_future, end_futures, forget_listeners, held_futures, report,
+    BaseFuture, FanOut, Parker, cancellations, end_future, end_futures, forget_listeners, held_futures, report,
 )
 from batchcore.intake cimport Intake, futures_of
 from batchcore.keys cimport KeyLane, owner_of
@@ -41,7 +39,6 @@ from batchcore.machine cimport (
 from batchcore.results cimport results_of
 
 cdef int64_t QUICK_NS = 1_000_000    # of a batch: less is little beside some changes of thread
-cdef tuple ABORTIONS = (asyncio.CancelledError, GeneratorExit)
 
 
 @cython.freelist(8)
@@ -487,7 +484,7 @@ cdef tuple failure_of(object error):
         wrapped = RuntimeError("fn raised StopIteration, which cannot pass through a future")
         wrapped.__cause__ = error
         return (wrapped, None)
-    if PyErr_GivenExceptionMatches(error, ABORTIONS):
+    if PyErr_GivenExceptionMatches(error, cancellations()):
         wrapped = BatchAborted("the batch was cancelled while it ran")
         wrapped.__cause__ = error
         return (wrapped, None)

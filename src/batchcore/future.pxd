@@ -74,6 +74,8 @@ cdef class BaseFuture(Request):
     cdef object take_item(self)
 
 
+cdef object running_loop()
+cdef tuple cancellations()
 cdef Parker take_parker()
 cdef int give_parker(Parker parker) except -1
 cdef int report(object error, object source) except -1

@@ -22,13 +22,12 @@ from cpython.pythread cimport (
 )
 from libc.stdint cimport int64_t
 
-import asyncio
 import concurrent.futures
 import contextlib
 import contextvars
 import functools
+import sys
 import threading
-from asyncio import _get_running_loop, get_running_loop
 
 from batchcore.errors import DeadlineExceeded, SchedulerClosed
 
@@ -73,6 +72,9 @@ cdef extern from *:
 
 cdef int64_t LONGEST_SLEEP_NS = 3600 * 1_000_000_000    # far below what any platform's timed wait can count
 cdef tuple NO_ARGUMENTS = ()
+cdef dict MODULES = sys.modules
+cdef object ask_loop = None     # asyncio._get_running_loop, once somebody has imported asyncio
+cdef object NO_NEWS = None      # what a task is woken with; made at the first await
 
 
 cdef int report(object error, object source) except -1:
@@ -345,6 +347,26 @@ class _Bridged:
 # --- event loops
 
 
+cdef object running_loop():
+    """The event loop that runs on this thread, or None.
+
+    To import asyncio takes longer than all that is here, and who has not imported it has no loop.  The name is there
+    before any loop is, and nobody waits here for a thread that is just importing it.
+    """
+    global ask_loop
+    if ask_loop is None:
+        ask_loop = getattr(MODULES.get("asyncio"), "_get_running_loop", None)
+        if ask_loop is None:
+            return None
+    return ask_loop()
+
+
+cdef tuple cancellations():
+    """What `fn` is ended with from outside; asyncio's error only if somebody has imported asyncio."""
+    error = getattr(MODULES.get("asyncio"), "CancelledError", None)
+    return (GeneratorExit,) if error is None else (error, GeneratorExit)
+
+
 cdef class Awaiter(Listener):
     def __await__(self):
         return self
@@ -416,9 +438,11 @@ cdef class Awaiter(Listener):
 
     def result(self):
         if self.cancelled_:
+            from asyncio import CancelledError
+
             if self.message is None:
-                raise asyncio.CancelledError
-            raise asyncio.CancelledError(self.message)
+                raise CancelledError
+            raise CancelledError(self.message)
 
     def exception(self):
         self.result()
@@ -431,14 +455,20 @@ cdef PySendResult send_to_awaiter(PyObject *me, PyObject *value, PyObject **give
     if future.entry.status < COMPLETED:
         if self.loop is not None:
             raise RuntimeError("await was resumed before its request ended")
-        self.loop = get_running_loop()
+        self.loop = running_loop()
+        if self.loop is None:
+            raise RuntimeError("no running event loop")
+        if NO_NEWS is None:
+            make_no_news()
         if future.listen(self):
             self._asyncio_future_blocking = True
             Py_INCREF(self)
             given[0] = me
             return PYGEN_NEXT
     if future.entry.status == CANCELLED:
-        raise asyncio.CancelledError
+        from asyncio import CancelledError
+
+        raise CancelledError
     result = future.outcome()
     Py_INCREF(result)
     given[0] = <PyObject *>result
@@ -456,9 +486,15 @@ class NoLoop:
         return False
 
 
-# What a task is woken with: it would ask any other object for its result, by name.
-cdef object NO_NEWS = asyncio.Future(loop=NoLoop())
-NO_NEWS.set_result(None)
+cdef int make_no_news() except -1:
+    """Make a future of asyncio: a task would ask any other object for its result, by name."""
+    from asyncio import Future as AsyncioFuture
+
+    global NO_NEWS
+    made = AsyncioFuture(loop=NoLoop())
+    made.set_result(None)
+    NO_NEWS = globals().setdefault("_no_news", made)    # of several threads that come at once, the first one's
+    return 0
 
 
 def wake_awaiters(list awaiters not None):
@@ -505,7 +541,7 @@ cdef class FanOut:
                 loop = self.fresh.pop()
             except IndexError:
                 break
-            schedule = loop.call_soon if loop is _get_running_loop() else loop.call_soon_threadsafe
+            schedule = loop.call_soon if loop is running_loop() else loop.call_soon_threadsafe
             try:
                 schedule(self.run, loop)
             except BaseException as error:

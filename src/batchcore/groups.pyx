@@ -8,11 +8,9 @@ its `results`, a caller by taking it out of `callers`, in the critical section o
 cimport cython
 from libc.stdint cimport int64_t
 
-from asyncio import _get_running_loop
-
 from batchcore._types cimport CANCELLED, COMPLETED, EXPIRED, FAILED, QUEUED, RUNNING
 from batchcore.dispatcher cimport Dispatcher
-from batchcore.future cimport BaseFuture, FanOut, Inner, Owner, end_future, new_future, report
+from batchcore.future cimport BaseFuture, FanOut, Inner, Owner, end_future, new_future, report, running_loop
 from batchcore.intake cimport Terms
 
 
@@ -290,7 +288,7 @@ cdef class Sharing:
         id = self.id_of(item, key)
         item = self.dispatcher.prepare(item, weight, terms)
         if not self.start(fn, item, key, id, caller, terms):
-            if not wait and (not self.dispatcher.block or _get_running_loop() is not None):
+            if not wait and (not self.dispatcher.block or running_loop() is not None):
                 raise self.dispatcher.refuse(1)
             self.share(self.dispatcher.submit_blocking(fn, item, key, terms), fn, item, key, id, caller)
         return caller

@@ -16,7 +16,6 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport int64_t
 
 import collections
-from asyncio import _get_running_loop
 
 from batchcore.errors import QueueFull, SchedulerClosed
 
@@ -29,7 +28,7 @@ from batchcore.decision cimport machine_next_wakeup_ns
 from batchcore.engine cimport Engine, bearable, weight_of
 from batchcore.form cimport Piece
 from batchcore.future cimport (
-    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, insist, new_future, take_parker,
+    BaseFuture, FanOut, Owner, Parker, end_future, end_futures, insist, new_future, running_loop, take_parker,
 )
 from batchcore.keys cimport KeyLane
 from batchcore.lane cimport Entry, Lane
@@ -228,7 +227,7 @@ cdef class Intake(Owner):
             item = self.prepare(item, weight, terms)
         future = self.offer(fn, item, key, terms)
         if future is None:
-            if self.block and _get_running_loop() is None:
+            if self.block and running_loop() is None:
                 return self.submit_blocking(fn, item, key, terms)
             lock(&self.engine.lock)
             if self.recorder is not None:
@@ -258,7 +257,7 @@ cdef class Intake(Owner):
             future = new_future(item, self)
             future.entry.weight = terms.weight
             futures.append(future)
-        if self.block and _get_running_loop() is None:
+        if self.block and running_loop() is None:
             return self.submit_each(fn, futures, keys, terms)
         return self.submit_together(fn, futures, self.lanes_of(futures, keys), terms)
 

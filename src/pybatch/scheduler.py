@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import functools
 import inspect
@@ -15,7 +14,6 @@ from batchcore.callers import CallerDispatcher
 from batchcore.dispatcher import Dispatcher
 from batchcore.engine import Engine, integer
 from batchcore.future import Future
-from batchcore.loops import LoopDispatcher
 from batchcore.records import Stats
 from batchcore.submitter import Submitter
 from batchcore.workers import ThreadDispatcher
@@ -36,6 +34,7 @@ from pybatch.options import (
 )
 
 if TYPE_CHECKING:
+    import asyncio
     import os
 
     from prometheus_client import CollectorRegistry
@@ -293,6 +292,8 @@ class Scheduler(Submitter[X, Y]):
     def _driver(self, engine: Engine, name: str, is_async: bool, lent: bool) -> Dispatcher:
         """Return what runs the batches."""
         if is_async:
+            from batchcore.loops import LoopDispatcher  # imports asyncio
+
             return LoopDispatcher(engine, name)
         return CallerDispatcher(engine, name) if lent else ThreadDispatcher(engine, name)
 
@@ -380,6 +381,8 @@ class Scheduler(Submitter[X, Y]):
         ...     asyncio.run(main(scheduler))
         21
         """
+        import asyncio
+
         dispatcher = self.dispatcher
         loop = asyncio.get_running_loop()
         attempt, deadline_ns = self._attempt(item, timeout_ms=timeout_ms, priority=priority, key=key, weight=weight)
@@ -615,6 +618,8 @@ class Scheduler(Submitter[X, Y]):
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        import asyncio
+
         self._close(False)
         loop = asyncio.get_running_loop()
         for future in self.dispatcher.pending():
