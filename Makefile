@@ -132,7 +132,7 @@ test-oldest:  ## the test suite with the oldest numpy, prometheus-client and Cyt
 test-newest:  ## the test suite with the newest, pre-releases too
 
 # Python's own allocator would hide errors from the sanitizer.
-sanitize: TESTS ?= tests/assembly tests/batching tests/core tests/drivers tests/stress tests/test_decorator.py
+sanitize: TESTS ?= tests/assembly tests/batching tests/core tests/drivers tests/stress --ignore=tests/core/test_scale.py
 sanitize: .venv-address/.installed  ## the tests under sanitizers
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \

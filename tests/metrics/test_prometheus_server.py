@@ -11,10 +11,11 @@ import time
 from contextlib import closing
 from http import HTTPStatus
 from http.client import HTTPConnection
+from http.server import ThreadingHTTPServer
 from urllib.parse import urlencode
 
 import pytest
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, MetricsHandler
 
 from batchcore.records import OUTCOMES, REASONS
 from pybatch.metrics import register
@@ -41,7 +42,9 @@ def scraped_registry():
 @pytest.fixture(scope="module")
 def target(scraped_registry):
     """Serve the registry; return the address."""
-    server, thread = start_http_server(0, addr="127.0.0.1", registry=scraped_registry)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), MetricsHandler.factory(scraped_registry))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     yield f"127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
