@@ -31,7 +31,7 @@ def self_times() -> dict[str, float]:
     told = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", BOTH], stderr=subprocess.PIPE, text=True, check=True
     )
-    times = dict.fromkeys((*PARTS, "others of the standard library"), 0.0)
+    times: dict[str, float] = dict.fromkeys((*PARTS, "others of the standard library"), 0.0)
     begun = False
     for line in told.stderr.splitlines()[1:]:
         own, _, name = line.removeprefix("import time:").split("|")
